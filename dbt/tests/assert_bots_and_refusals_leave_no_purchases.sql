@@ -1,0 +1,4 @@
+select purchases.customer_id, purchases.order_id
+from {{ ref('purchases') }} as purchases
+inner join {{ ref('customers') }} as customers on customers.customer_id = purchases.customer_id
+where customers.is_bot or customers.training = 'refused' or customers.profiling = 'refused'

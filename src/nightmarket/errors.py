@@ -1,0 +1,107 @@
+"""Everything this package raises on purpose.
+
+NightmarketError
+├── SettingMissing        a setting has no value or a wrong one; names the variable
+├── ShopNotFound          the shop's folder or its required tables are not there
+├── LandingRejected       a landing file breaks the contract; nothing of it is kept
+├── TransformFailed       dbt built a model wrongly or a test of it failed
+├── QualityGateFailed     data broke its suite; carries the failed checks and where the rows are
+├── WarehouseBusy         another process kept the warehouse for longer than we wait
+├── WarehouseMissing      nothing was built yet for this shop
+├── QueryFailed           a statement handed to the warehouse is wrong
+├── PublishConflict       somebody else published this day since the run began
+├── ExtractMissing        a day's extract is not in the lake
+├── ModelNotFound         no such model or version in the registry
+├── ModelRefused          weights or artefacts do not have the digest or form they must have
+├── ReplyInvalid          a model's reply does not fit its form
+└── NightFailed           a DAG run of the night did not succeed
+
+A message says what happened, with which values, and what to do. Callers catch by meaning.
+`retry_helps` tells the orchestrator whether the same task could succeed a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class NightmarketError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    retry_helps = False
+
+
+class SettingMissing(NightmarketError):
+    """A setting has no value, or one that cannot be used."""
+
+
+class ShopNotFound(NightmarketError):
+    """The shop's folder, or one of the tables it must have, is not there."""
+
+
+class LandingRejected(NightmarketError):
+    """A landing file breaks the contract: nothing of it was kept."""
+
+
+class TransformFailed(NightmarketError):
+    """A dbt model could not be built, or a test of it failed."""
+
+
+class QualityGateFailed(NightmarketError):
+    """Data broke its suite. What depends on it must stop; what is published stays.
+
+    Attributes:
+        table: the table whose rows were checked.
+        checks: the names of the failed checks.
+        where: how to look at the rows (a query or a path).
+    """
+
+    def __init__(self, table: str, checks: Sequence[str], where: str) -> None:
+        self.table = table
+        self.checks = tuple(checks)
+        self.where = where
+        super().__init__(
+            f"The gate of table `{table}` failed: {', '.join(self.checks)}. "
+            f"What was published before stays as it is. The rows: {where}"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return (type(self), (self.table, self.checks, self.where))
+
+
+class WarehouseBusy(NightmarketError):
+    """Another process kept the warehouse for longer than we wait."""
+
+    retry_helps = True
+
+
+class WarehouseMissing(NightmarketError):
+    """Nothing was built yet for this shop."""
+
+
+class QueryFailed(NightmarketError):
+    """A statement handed to the warehouse is wrong."""
+
+
+class PublishConflict(NightmarketError):
+    """Somebody else published this day since this run began; this run changed nothing."""
+
+
+class ExtractMissing(NightmarketError):
+    """A day's extract is not in the lake."""
+
+
+class ModelNotFound(NightmarketError):
+    """No such model, version or alias in the registry."""
+
+
+class ModelRefused(NightmarketError):
+    """Weights or artefacts do not have the digest or the form they must have."""
+
+
+class ReplyInvalid(NightmarketError):
+    """A model's reply does not fit its form."""
+
+
+class NightFailed(NightmarketError):
+    """A DAG run of the night did not succeed."""

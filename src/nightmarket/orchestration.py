@@ -1,0 +1,314 @@
+"""Where this package meets the scheduler: assets, defaults, pools, the day of a run, and how a step becomes a task.
+
+Here: everything that knows Airflow (and Cosmos, which shows dbt's models as tasks). Not here: what a step does
+(landing, transform, products, training), the order of steps within a DAG (dags/), and starting Airflow (scheduler).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    CronPartitionTimetable,
+    Param,
+    PartitionedAssetTimetable,
+    PartitionedAtRuntime,
+    get_current_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowFailException
+
+from nightmarket import ledger
+from nightmarket.errors import NightmarketError
+from nightmarket.ledger import Outcome
+from nightmarket.night import call
+from nightmarket.settings import get_settings
+
+WAREHOUSE = "warehouse"
+"""Pool of one slot: the tasks that write the warehouse take turns instead of failing on its lock."""
+POOLS = {WAREHOUSE: 1}
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "nightmarket",
+    "retries": 1,
+    "retry_delay": timedelta(seconds=5),
+    "execution_timeout": timedelta(minutes=30),
+}
+DAY = {
+    "day": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        description="Run for this day: it sees events before the day's midnight in the shop's time zone.",
+    )
+}
+COMMON: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1),
+    "catchup": False,
+    "max_active_runs": 1,
+    "default_args": DEFAULTS,
+    "params": DAY,
+}
+"""What every DAG of the night has in common; the rest stands in its file."""
+
+
+def _asset(group: str, name: str) -> Asset:
+    return Asset(name=name, uri=f"nightmarket://{group}/{name}", group=group)
+
+
+CUSTOMERS = _asset("marts", "customers")
+PRODUCTS = _asset("marts", "products")
+ORDER_ITEMS = _asset("marts", "order_items")
+PURCHASES = _asset("marts", "purchases")
+CUSTOMER_FEATURES = _asset("marts", "customer_features")
+CUSTOMER_AFFINITIES = _asset("marts", "customer_affinities")
+MARTS = (CUSTOMERS, PRODUCTS, ORDER_ITEMS, PURCHASES, CUSTOMER_FEATURES, CUSTOMER_AFFINITIES)
+
+RANKER = _asset("models", "ranking")
+
+CUSTOMER_PROFILES = _asset("outputs", "customer_profiles")
+CUSTOMER_INTERESTS = _asset("outputs", "customer_interests")
+RECOMMENDATIONS = _asset("outputs", "recommendations")
+SIMILAR_PRODUCTS = _asset("outputs", "similar_products")
+PRODUCT_COPY = _asset("outputs", "product_copy")
+COPY_CLAIMS = _asset("outputs", "copy_claims")
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def every_night() -> CronPartitionTimetable | PartitionedAtRuntime:
+    """The night's own schedule: a run a day by cron, whose partition is that day; without a cron only when asked."""
+    cron = get_settings().schedule
+    if not cron:
+        return PartitionedAtRuntime()
+    return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
+
+
+def after(*assets: Asset) -> PartitionedAssetTimetable:
+    """Run for a day once all of `assets` have that day."""
+    wanted = assets[0] if len(assets) == 1 else assets[0] & assets[1]
+    for asset in assets[2:]:
+        wanted = wanted & asset
+    return PartitionedAssetTimetable(assets=wanted)
+
+
+def run_day(context: Mapping[str, Any] | None = None) -> date:
+    """The day that the current DAG run is for; the only place that decides it.
+
+    The day asked for (`params.day`), else the run's partition, else the day that the triggering asset carries, else
+    the date of the run itself.
+    """
+    context = get_current_context() if context is None else context
+    asked = (context.get("params") or {}).get("day")
+    if asked:
+        return date.fromisoformat(str(asked))
+    run = context["dag_run"]
+    if key := getattr(run, "partition_key", None):
+        return date.fromisoformat(str(key)[:10])
+    events = context.get("triggering_asset_events") or {}
+    days = [
+        event.extra["day"] for asset in events for event in events[asset] if (event.extra or {}).get("day")
+    ]
+    if days:
+        return date.fromisoformat(str(max(days)))
+    moment: datetime = getattr(run, "logical_date", None) or run.run_after
+    return moment.date()
+
+
+def step(
+    task_id: str, verb: Callable[..., Outcome], *, outlets: Sequence[Asset] = (), **arguments: Any
+) -> Any:
+    """A task that runs `verb(day, run_id)`, or `verb(day)`, for the day of its DAG run.
+
+    The try is recorded in `ops.runs`. What it returns are counts, never rows. An asset in `outlets` gets an event that
+    carries the day, so that what waits for it runs for the same day. Errors that trying again cannot help (a failed
+    gate, a broken file) fail the task at once.
+    """
+
+    def run() -> dict[str, Any]:
+        context = get_current_context()
+        day, run_id = run_day(context), str(context["run_id"])
+        instance = context["ti"]
+        _one_thread()
+        try:
+            with ledger.task(instance.dag_id, instance.task_id, run_id, day) as record:
+                outcome = call(verb, day, run_id)
+                record(outcome)
+        except NightmarketError as error:
+            if error.retry_helps:
+                raise
+            raise AirflowFailException(str(error)) from error
+        for asset in outlets:
+            event = context["outlet_events"][asset]
+            event.extra.update({"day": day.isoformat(), "rows_out": outcome.rows_out})
+            event.add_partitions(day.isoformat())
+        return {"day": day.isoformat(), **outcome.as_dict()}
+
+    return task(task_id=task_id, outlets=list(outlets), **arguments)(run)()
+
+
+def dbt_build(group_id: str = "dbt") -> tuple[Any, Any]:
+    """dbt's build as a task group: one dbt process does the work, a task a model shows it and can be cleared alone.
+
+    Returns the task that decides whether a build is needed (nothing landed: the group is skipped) and the group. A
+    cleared model runs `dbt run` for itself. The models' tasks start when the build is over: watching it meanwhile
+    needs a triggerer (250 MB) and two processes a model instead of one.
+    """
+    from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
+    from cosmos.constants import ExecutionMode, InvocationMode, LoadMode, TestBehavior
+
+    from nightmarket import transform
+
+    project = get_settings().project / "dbt"
+    group = DbtTaskGroup(
+        group_id=group_id,
+        project_config=ProjectConfig(
+            dbt_project_path=project,
+            manifest_path=_drawn_from(),
+            project_name="nightmarket",
+            env_vars=transform.environment(),
+            install_dbt_deps=False,
+        ),
+        profile_config=ProfileConfig(
+            profile_name="nightmarket", target_name="duckdb", profiles_yml_filepath=project / "profiles.yml"
+        ),
+        render_config=RenderConfig(load_method=LoadMode.DBT_MANIFEST, test_behavior=TestBehavior.NONE),
+        execution_config=ExecutionConfig(
+            execution_mode=ExecutionMode.WATCHER,
+            invocation_mode=InvocationMode.DBT_RUNNER,
+            setup_operator_args={
+                "pool": WAREHOUSE,
+                # TestBehavior.NONE draws no task a test; the build still runs them all, and one that fails stops it.
+                "dbt_cmd_flags": ["--resource-type", "test"],
+                "pre_execute": _open_dbt_record,
+                "post_execute": _close_dbt_record,
+                "on_failure_callback": _fail_dbt_record,
+            },
+        ),
+        operator_args={
+            "retries": 0, "emit_datasets": False, "deferrable": False, "poke_interval": 1.0,
+        },
+    )  # fmt: skip
+    producer = group.children[f"{group_id}.{_PRODUCER}"]
+    models = [child for child in group.get_roots() if child is not producer]
+    needed = task.short_circuit(task_id="dbt_needed", ignore_downstream_trigger_rules=False)(_dbt_needed)()
+    needed >> [producer, *models]
+    producer._make_parse_callable = partial(_tell_models, producer._make_parse_callable)
+    for model in models:
+        # A build that failed still lets each model say whether it was built; one that was skipped skips them.
+        model.trigger_rule = "none_skipped"
+        producer >> model
+    return needed, group
+
+
+_PRODUCER = "dbt_producer_watcher"
+_HOW_A_MODEL_ENDED = frozenset(
+    {"NodeFinished", "SkippingDetails", "LogSkipBecauseError", "RunResultError", "RunResultFailure"}
+)
+_record = ExitStack()
+_recorded: list[Callable[[Outcome], None]] = []
+
+
+def _drawn_from() -> Path:
+    """The part of dbt's manifest that Cosmos draws tasks from: the models, 30 kB instead of 1 MB.
+
+    Every task's process reads it. It has a name of its own for each state of the dbt project and appears whole: dbt
+    writes its own manifest anew in each build, and a process that reads it meanwhile would find no DAG.
+    """
+    from nightmarket import transform
+
+    whole = transform.manifest_path()
+    path = whole.parents[1] / f"models-{transform.project_digest()}.json"
+    if not path.exists():
+        manifest = json.loads(transform.ensure_manifest().read_text())
+        kept = (
+            "unique_id",
+            "resource_type",
+            "package_name",
+            "original_file_path",
+            "depends_on",
+            "tags",
+            "config",
+            "fqn",
+        )
+        models = {
+            key: {name: node[name] for name in kept if name in node}
+            for key, node in manifest["nodes"].items()
+            if node["resource_type"] in {"model", "seed", "snapshot"}
+        }
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch.write_text(json.dumps({"metadata": manifest["metadata"], "nodes": models}))
+        scratch.replace(path)
+    return path
+
+
+def _dbt_needed() -> bool:
+    from nightmarket import transform
+
+    return bool(transform.needs_build())
+
+
+def _tell_models(make: Callable[[], Callable[..., None]]) -> Callable[..., None]:
+    """The build's listener, told only how each model ended; of the rest it sees the text, for its log.
+
+    Cosmos sends several messages a node and event to Airflow's API, tests included: 500 for 23 models and 61 tests,
+    which doubles the time of a build that takes seconds.
+    """
+    from nightmarket import transform
+
+    listen = make()
+    # dbt writes what it compiled there, and not into the copy of the project that Cosmos runs it in.
+    compiled_in = str(transform.manifest_path().parents[1])
+
+    def told(line: str, extra: dict[str, Any]) -> None:
+        with suppress(ValueError):
+            event = json.loads(line)
+            node = event.get("data", {}).get("node_info", {})
+            if node and (
+                node.get("resource_type") == "test" or event["info"]["name"] not in _HOW_A_MODEL_ENDED
+            ):
+                del event["data"]["node_info"]
+                line = json.dumps(event)
+        listen(line, extra | {"project_dir": compiled_in})
+
+    return told
+
+
+def _open_dbt_record(context: Mapping[str, Any]) -> None:
+    instance = context["ti"]
+    _one_thread()
+    recording = ledger.task(instance.dag_id, "dbt", str(context["run_id"]), run_day(context))
+    _recorded[:] = [_record.enter_context(recording)]
+
+
+def _close_dbt_record(context: Mapping[str, Any], result: object = None) -> None:
+    from nightmarket import transform
+
+    ran = json.loads(transform.manifest_path().with_name("run_results.json").read_text())["results"]
+    kinds = [node["unique_id"].split(".")[0] for node in ran]
+    for record in _recorded:
+        record(Outcome(note=f"{kinds.count('model')} models, {kinds.count('test')} data tests"))
+    _record.close()
+
+
+def _fail_dbt_record(context: Mapping[str, Any]) -> None:
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        # The ledger writes the failure and raises it again; here it has been raised already.
+        with suppress(BaseException):
+            _record.__exit__(type(error), error, error.__traceback__)
+
+
+def _one_thread() -> None:
+    """Tasks run side by side, so each keeps to the threads it was given."""
+    threads = str(get_settings().threads)
+    for name in _ONE_THREAD:
+        os.environ[name] = threads

@@ -1,0 +1,112 @@
+"""What can be set from outside, read once, typed and frozen.
+
+This is the only reader of the environment: every variable begins with `NIGHTMARKET_` and stands in `.env.example`.
+Not here: model and prompt choices (the registry's alias and versioned files) and rules of the shop (`shop.toml`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nightmarket.errors import SettingMissing
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED_SHOPS = ("demo", "completejourney")
+
+
+class Settings(BaseSettings):
+    """All settings of one process. Defaults run on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="NIGHTMARKET_", frozen=True, extra="ignore", env_file=".env")
+
+    home: Path = Field(Path("var"), description="Where all state lives; relative to the current folder.")
+    shop: str = Field("demo", description="`demo`, `completejourney`, or the path of a landing folder.")
+    project: Path = Field(ROOT, description="The checkout: where dags/, dbt/ and plugins/ stand.")
+    seed: int = Field(7, description="Seed of everything random.")
+    threads: int = Field(1, ge=1, description="Threads a task may use; tasks run side by side.")
+
+    quarantine_limit: float = Field(
+        0.01, ge=0, le=1, description="Share of bad rows at which a file is refused."
+    )
+    warehouse_wait_s: float = Field(120.0, ge=0, description="Seconds to wait for another writer.")
+    warehouse_memory: str = Field("4GB", description="Memory that DuckDB may use before it spills to disk.")
+    keep_days: int = Field(14, ge=2, description="Days of extracts and scratch kept in the lake.")
+
+    retrain_after_days: int = Field(7, ge=1, description="A champion older than this is trained again.")
+    retrain_share: float = Field(
+        0.02, ge=0, description="Share of new purchases that calls for training again."
+    )
+    ease_max_items: int = Field(
+        8000, ge=10, description="Most bought products in EASE's dense inverse (n² memory)."
+    )
+    recommendations_per_customer: int = Field(20, ge=1, le=200, description="Length of a customer's list.")
+    similar_per_product: int = Field(10, ge=1, le=200, description="Length of a product's list.")
+
+    copy_products_per_night: int = Field(
+        60, ge=0, description="Products whose copy may be written in a night."
+    )
+    copy_tokens_per_night: int = Field(20_000, ge=0, description="Tokens the writer may produce in a night.")
+
+    schedule: str = Field(
+        "0 3 * * *",
+        description="Cron (UTC) of build_warehouse, which starts the night; empty: only when asked.",
+    )
+    tracking_uri: str | None = Field(None, description="MLflow server; default a SQLite file under the home.")
+    ledger_uri: str | None = Field(None, description="SQLAlchemy URL of the ledgers; default a SQLite file.")
+
+    @property
+    def slug(self) -> str:
+        """The shop's name as a folder name."""
+        return slug_of(self.shop)
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds all state of this shop."""
+        return self.home.expanduser().resolve() / "shops" / self.slug
+
+
+def slug_of(shop: str) -> str:
+    """A folder name for a shop: its own name, or the landing folder's with six digits of its path."""
+    if shop in GENERATED_SHOPS:
+        return shop
+    path = Path(shop).expanduser().resolve()
+    name = re.sub(r"[^a-z0-9_]+", "_", path.name.lower()).strip("_") or "shop"
+    return f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read from the environment at the first call.
+
+    Raises:
+        SettingMissing: a variable has a value that cannot be used; names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"NIGHTMARKET_{'_'.join(map(str, e['loc'])).upper()}={e.get('input')!r}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise SettingMissing(
+            f"A setting cannot be used: {wrong}. See .env.example for all of them."
+        ) from error
+
+
+def choose_shop(shop: str | None, home: Path | None = None) -> Settings:
+    """Make `shop` the shop of this process and of every process it starts; returns the new settings."""
+    if shop is not None:
+        os.environ["NIGHTMARKET_SHOP"] = (
+            shop if shop in GENERATED_SHOPS else str(Path(shop).expanduser().resolve())
+        )
+    if home is not None:
+        os.environ["NIGHTMARKET_HOME"] = str(home.expanduser().resolve())
+    get_settings.cache_clear()
+    return get_settings()

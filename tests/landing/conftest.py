@@ -1,0 +1,3 @@
+from .hand_landing import bench
+
+__all__ = ["bench"]
