@@ -12,9 +12,9 @@ that the training set broke; `train` and `promote` can be cleared and run again,
 from __future__ import annotations
 
 from airflow.sdk import dag
-from nightmarket.training import finetune
 
 from nightmarket.orchestration import COMMON, PRODUCTS, PURCHASES, RANKER, after, step
+from nightmarket.training import finetune
 
 
 @dag(schedule=after(PURCHASES, PRODUCTS), tags=["models", "tier-2"], doc_md=__doc__, **COMMON)

@@ -14,10 +14,10 @@ from __future__ import annotations
 from functools import partial
 
 from airflow.sdk import dag
-from nightmarket.products.product_copy import PRODUCT
 
 from nightmarket import products
 from nightmarket.orchestration import COMMON, COPY_CLAIMS, PRODUCT_COPY, PRODUCTS, WAREHOUSE, after, step
+from nightmarket.products.product_copy import PRODUCT
 
 
 @dag(schedule=after(PRODUCTS), tags=["product_copy", "tier-2"], doc_md=__doc__, **COMMON)

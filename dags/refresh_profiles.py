@@ -14,7 +14,6 @@ from __future__ import annotations
 from functools import partial
 
 from airflow.sdk import dag
-from nightmarket.products.profiles import PRODUCT
 
 from nightmarket import products
 from nightmarket.orchestration import (
@@ -28,6 +27,7 @@ from nightmarket.orchestration import (
     after,
     step,
 )
+from nightmarket.products.profiles import PRODUCT
 
 
 @dag(

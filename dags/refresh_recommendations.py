@@ -15,7 +15,6 @@ from __future__ import annotations
 from functools import partial
 
 from airflow.sdk import dag
-from nightmarket.products.recommendations import PRODUCT
 
 from nightmarket import products
 from nightmarket.orchestration import (
@@ -30,6 +29,7 @@ from nightmarket.orchestration import (
     after,
     step,
 )
+from nightmarket.products.recommendations import PRODUCT
 
 
 @dag(

@@ -448,3 +448,22 @@ def test_real_catalogues_get_supported_copy(shop: str) -> None:
         assert sheet.title and len(sheet.title) <= 150 and sheet.name
         seen += 1
     assert seen > 90
+
+
+@pytest.mark.parametrize(("title", "name"), [
+    ("Beautyblender, The Ultimate Makeup Sponge Applicator, Pink", "The Makeup Sponge Applicator"),
+    ("Aztec Secrets - Indian Healing Bentonite Clay - 1 lb", "Indian Bentonite Clay"),
+    ("Healing, 2 oz", "Healing, 2 oz"),
+    ("Healing", "Healing"),
+])  # fmt: skip
+def test_a_word_left_to_names_stays_out_of_a_shortened_name(title: str, name: str, writer: Any) -> None:
+    brand = title.split(" - ")[0].split(",")[0] if len(title) > 20 else None
+    sheet = read_sheet(one(title=title, brand=brand, attributes=None))
+    assert (sheet.title, sheet.name) == (title, name)
+    text = product_copy.write(sheet, writer)
+    written = "\n".join([text.description, *text.bullets, text.meta_description])
+    # What the gate asks of a text: banned words stand inside the catalogue's own title and brand only.
+    assert guard.banned(written, "en", names=[title, brand or ""]) == []
+    assert text.description
+    if name not in title:
+        assert any(c.verdict == "banned" and c.attribute == "title" for c in text.claims)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "shop_page"
 # Raise it when code here changes what is written from the same facts, prompt and policy.
-RECIPE = "1"
+RECIPE = "2"
 MOST_TOKENS = 400
 PROGRESS_EVERY = 10
 
@@ -169,11 +169,14 @@ def write(sheet: Sheet, writer: llm.Generator) -> Text:
         for gone in dict.fromkeys(removed)
     ]
     joint = "" if language == "zh" else " "
+    meta = writing.meta_description(kept, sheet.locale)
+    if guard.banned(meta, sheet.locale, names=sheet.names):
+        meta = ""  # cut through a name that was whole in its sentence
     return Text(
         description=joint.join(kept),
         sentences=tuple(kept),
         bullets=tuple(bullets),
-        meta_description=writing.meta_description(kept, sheet.locale),
+        meta_description=meta,
         claims=tuple(claims),
         repaired=len(kept),
         model_name=f"template ({reason})" if reason else writer.name,
@@ -195,6 +198,10 @@ def _judge(told: Iterable[str], sheet: Sheet, removed: list[Removed]) -> tuple[l
             continue
         if wrong:
             removed += [Removed("sentence", c.claim, f"in: {sentence}"[:200], c.verdict) for c in wrong]
+        elif said := guard.banned(sentence, sheet.locale, names=sheet.names):
+            removed += [
+                Removed("sentence", f"{f.kind}: {f.text}", f"in: {sentence}"[:200], "banned") for f in said
+            ]
         else:
             kept.append(sentence)
             claims += found

@@ -88,6 +88,8 @@ class Sheet:
         brand, leaf: brand, and the last part of the category; or None.
         facts: attributes worth telling, the most telling first.
         removed: what was taken out.
+        names: title and brand as the catalogue has them. Words that a policy leaves to names may stand inside these
+            only: a piece of a title is no name.
     """
 
     product_id: str
@@ -100,6 +102,7 @@ class Sheet:
     leaf: str | None
     facts: tuple[Fact, ...]
     removed: tuple[Removed, ...]
+    names: tuple[str, ...] = ()
 
     @property
     def evidence(self) -> dict[str, str]:
@@ -128,15 +131,17 @@ def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -
     raw_title = str(product.get("title") or "")
     locale = product.get("locale") or ("zh" if len(_HAN.findall(raw_title)) * 3 > len(raw_title) else "en")
     lang = language(locale)
-    brand = _plain(product.get("brand"), 60)
-    if brand and (guard.banned(brand, lang, names=[brand]) or guard.injection(brand)):
+    raw_brand = str(product.get("brand") or "")
+    names = tuple(name for name in (raw_title, raw_brand) if name)
+    brand = _plain(raw_brand, 60)
+    if brand and (guard.banned(brand, lang, names=names) or guard.injection(brand)):
         removed.append(Removed("brand", brand, "says what must not be said", "banned"))
         brand = None
     if brand and brand.lower() in not_brands:
         removed.append(Removed("brand", brand, "a department of the shop, not a brand", "unsupported"))
         brand = None
     parts = [p for p in (_plain(part, 60) for part in str(product.get("category") or "").split(">")) if p]
-    parts = [p for p in parts if not guard.banned(p, lang, names=[p]) and not guard.injection(p)]
+    parts = [p for p in parts if not guard.banned(p, lang, names=names) and not guard.injection(p)]
     title = clean_title(raw_title, lang, brand, removed)
     facts = _facts(product.get("attributes"), lang, brand, removed)
     title, facts = _settle(title, facts, removed)
@@ -144,6 +149,8 @@ def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -
     facts.sort(key=lambda fact: (fact.kind.order if fact.kind else 50, fact.attribute))
     removed += _heard(product.get("description"), lang, [title, brand or ""])
     name, details = split_title(title, brand, [fact.value for fact in facts])
+    name = _sayable(name, title, lang, names, removed)
+    details = [detail for detail in details if not guard.banned(detail, lang, names=names)]
     return Sheet(
         product_id=str(product["product_id"]),
         locale=locale,
@@ -155,6 +162,7 @@ def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -
         leaf=parts[-1] if parts else None,
         facts=tuple(facts[:MOST_FACTS]),
         removed=tuple(dict.fromkeys(removed)),
+        names=names,
     )
 
 
@@ -188,12 +196,35 @@ def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) 
     if found := guard.injection(title):
         removed.append(Removed("title", title[found[0].start :][:200], "speaks to a model", "unsupported"))
         title = title[: found[0].start]
+    # Brands and names carry words that we would not say ourselves; `banned` knows which may stay in a name.
+    title = _without_banned(title, lang, None, brand or "", removed)
+    title = re.sub(r"\(\s*\)|\[\s*\]|（\s*）", " ", title)
+    if _HAN.search(title):
+        title = re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", title)
+    if title.isupper() and len(re.findall(r"[A-Z]", title)) > 5:
+        title = _unshout(title)
+    return cut(" ".join(title.split()).strip(" ,;|-–—&"), guard.limits().title)
+
+
+def _sayable(name: str, title: str, lang: str, names: Sequence[str], removed: list[Removed]) -> str:
+    """The name that sentences use without the words that only a whole title may hold; empty when nothing is left."""
+    if not guard.banned(name, lang, names=names):
+        return name
+    short = re.sub(r"\s+", " ", _without_banned(name, lang, names, "", removed)).strip(" ,;|-–—&.\"'")
+    if re.search(r"[^\W\d_]{4}|[\u3400-\u9fff]{2}", short):
+        return short
+    return "" if guard.banned(title, lang, names=names) else title
+
+
+def _without_banned(
+    text: str, lang: str, names: Sequence[str] | None, brand: str, removed: list[Removed]
+) -> str:
+    """A title or a piece of it without banned phrases outside `names` (None: the text itself) and `brand`."""
     for _ in range(8):
-        # Brands and names carry words that we would not say ourselves; `banned` knows which may stay in a name.
         found = [
             f
-            for f in guard.banned(title, lang, names=[title])
-            if not (brand and f.text.lower() in brand.lower())
+            for f in guard.banned(text, lang, names=[text] if names is None else names)
+            if f.text.lower() not in brand.lower()
         ]
         if not found:
             break
@@ -202,16 +233,11 @@ def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) 
             for f in found
         ]
         for finding in reversed(found):
-            title = f"{title[: finding.start].rstrip()} {title[finding.end :].lstrip()}"
-        title = re.sub(r"\s*([,，、;；!！|-])(?:\s*[,，、;；!！|-])+", r"\1", title).strip(
+            text = f"{text[: finding.start].rstrip()} {text[finding.end :].lstrip()}"
+        text = re.sub(r"\s*([,，、;；!！|-])(?:\s*[,，、;；!！|-])+", r"\1", text).strip(
             " ,，、;；!！|-–—&:："
         )
-    title = re.sub(r"\(\s*\)|\[\s*\]|（\s*）", " ", title)
-    if _HAN.search(title):
-        title = re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", title)
-    if title.isupper() and len(re.findall(r"[A-Z]", title)) > 5:
-        title = _unshout(title)
-    return cut(" ".join(title.split()).strip(" ,;|-–—&"), guard.limits().title)
+    return text
 
 
 def _unshout(title: str) -> str:
