@@ -292,6 +292,18 @@ class TestNightly:
         assert left == []
         assert not list(home.glob("shops/*/airflow/processes.json"))
 
+    def test_a_night_by_hand_does_not_start_nights_by_the_clock(self, a_night: Any) -> None:
+        home, _ = a_night
+        (database,) = home.glob("shops/*/airflow/airflow.db")
+        with closing(sqlite3.connect(database)) as connection:
+            paused = dict(
+                connection.execute("select dag_id, is_paused from dag where is_stale = 0").fetchall()
+            )
+        assert paused == {
+            "build_warehouse": 1, "finetune_models": 0, "refresh_profiles": 0, "refresh_recommendations": 0,
+            "refresh_product_copy": 0,
+        }  # fmt: skip
+
     def test_what_a_killed_night_left_running_is_failed_before_the_next(
         self, a_night: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

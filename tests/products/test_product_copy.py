@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,32 @@ def test_nothing_changed_means_no_rows_and_no_tokens(home: Path) -> None:
     )  # type: ignore[dict-item]
     outcome = night(NEXT, "r2")
     assert (outcome.rows_out, outcome.tokens_out, outcome.note) == (0, 0, "nothing to write")
+
+
+def test_what_leaves_the_shelf_is_retired_once_and_written_anew_when_it_returns(home: Path) -> None:
+    shelf(BOTTLE, CUP, one(product_id="p3", title="Aquaron Steel Mug"))
+    night()
+    written = copies()
+    away = one(status="archived")
+    shelf(away, CUP, day=NEXT)
+    assert night(NEXT, "r2", gate=True).note == "nothing to write; 2 retired"
+    rows = copies(NEXT)
+    assert {product: row["change_cause"] for product, row in rows.items()} == {
+        "p1": "the product is archived", "p3": "the product is not in the catalogue",
+    }  # fmt: skip
+    assert {(row["status"], row["version"], row["supersedes"]) for row in rows.values()} == {
+        ("retired", 2, 1)
+    }
+    assert rows["p1"]["description"] == written["p1"]["description"]
+
+    third, fourth = NEXT + timedelta(days=1), NEXT + timedelta(days=2)
+    shelf(away, CUP, day=third)
+    assert night(third, "r3").note == "nothing to write" and copies(third) == {}
+    shelf(BOTTLE, CUP, day=fourth)
+    night(fourth, "r4")
+    back = copies(fourth)["p1"]
+    assert (back["status"], back["version"], back["change_cause"]) == ("published", 3, "for sale again")
+    assert back["description"] == written["p1"]["description"]
 
 
 def test_another_prompt_or_policy_is_named_as_the_cause(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,16 @@ def test_a_customer_who_refuses_profiling_loses_the_personal_list_the_next_night
     assert made["customer_id"].to_pylist() == ["c0001"]
 
 
+def test_who_refused_training_gets_a_list_of_their_own_that_no_model_learnt_from(registry: Path) -> None:
+    own = purchases({"private": ["p000", "p001", "secret"]}, refused={"private"})
+    extracts(DAY, pa.concat_tables([shop(customers=90), own]))
+    night(DAY)
+    listed = of("private")
+    assert listed[0]["is_personalised"] and {r["product_id"] for r in listed}.isdisjoint({"p000", "p001"})
+    assert not rows("recommendations", "product_id = 'secret'")
+    assert {r["reason_code"] for r in rows("similar_products", "product_id = 'secret'")} == {"similar_text"}
+
+
 def test_a_shop_without_orders_or_products_publishes_no_rows(registry: Path) -> None:
     nothing = purchases({})
     lake.write("purchases", DAY, nothing, key=("customer_id",))

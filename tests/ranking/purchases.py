@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,19 +11,23 @@ import pyarrow as pa
 START = datetime(2026, 1, 1)
 
 
-def purchases(histories: dict[str, list[str | list[str]]]) -> pa.Table:
-    """A table of purchases: each customer's orders, a day apart; an order is a product or a list of products."""
+def purchases(histories: dict[str, list[str | list[str]]], refused: Collection[str] = ()) -> pa.Table:
+    """A table of purchases: each customer's orders, a day apart; an order is a product or a list of products.
+
+    Customers in `refused` do not want models to learn from them.
+    """
     rows = [
         {
             "customer_id": customer, "product_id": product, "order_id": f"{customer}-{n}",
-            "ordered_at": START + timedelta(days=n), "quantity": 1.0,
+            "ordered_at": START + timedelta(days=n), "quantity": 1.0, "may_train": customer not in refused,
         }
         for customer, orders in histories.items()
         for n, order in enumerate(orders)
         for product in ([order] if isinstance(order, str) else order)
     ]  # fmt: skip
     kinds = [("customer_id", pa.string()), ("product_id", pa.string()), ("order_id", pa.string()),
-             ("ordered_at", pa.timestamp("us")), ("quantity", pa.float64())]  # fmt: skip
+             ("ordered_at", pa.timestamp("us")), ("quantity", pa.float64()),
+             ("may_train", pa.bool_())]  # fmt: skip
     return pa.Table.from_pylist(rows, schema=pa.schema(kinds))
 
 

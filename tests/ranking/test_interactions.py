@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from nightmarket.errors import ModelRefused
-from nightmarket.ranking import Catalogue, Histories, Interactions
+from nightmarket.ranking import Catalogue, Histories, Interactions, learnable
 from tests.ranking.purchases import purchases
 
 
@@ -94,3 +94,11 @@ def test_purchases_of_one_instant_are_told_apart_by_product_not_by_row() -> None
     table = purchases({"x": [["c", "a", "b"]]})
     assert Interactions.of(table.take([2, 1, 0])).histories().items.tolist() == [0, 1, 2]
     assert isinstance(table, pa.Table)
+
+
+def test_what_models_may_not_learn_from_is_left_out_of_interactions_and_stays_in_histories() -> None:
+    table = purchases({"x": ["a", "b"], "y": ["c", "a"]}, refused={"y"})
+    found = Interactions.of(learnable(table))
+    assert (found.customer_ids, found.catalogue.product_ids) == (("x",), ("a", "b"))
+    asked = Histories.of(table, found.catalogue, ["y"])
+    assert [found.catalogue.product_ids[code] for code in asked.items.tolist()] == ["a"]

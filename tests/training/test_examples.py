@@ -121,3 +121,10 @@ def test_frozen_examples_are_made_once_for_the_same_purchases_and_seed(home: Pat
     assert examples.load(DAY).purchases.num_rows == first.rows == shop().num_rows
     other, made_other = examples.freeze(DAY, seed=8)
     assert made_other and other.rows == first.rows
+
+
+def test_who_refused_training_is_neither_learnt_from_nor_asked_about(home: Path) -> None:
+    table = purchases({"x": ["a", "b", "c"], "y": ["a", "b", "c"]}, refused={"y"})
+    lake.write("purchases", DAY, table, key=("customer_id", "ordered_at", "order_id", "product_id"))
+    examples.freeze(DAY, seed=7)
+    assert set(examples.load(DAY).purchases["customer_id"].to_pylist()) == {"x"}

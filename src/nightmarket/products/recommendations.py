@@ -2,8 +2,9 @@
 
 The champion ranks; where there is none, the shelf does: the last trained item-to-item, or one fitted here on the day's
 purchases. Customers who refused profiling, bots, and customers without a history get what is popular, and the row says
-so. Products that are archived, drafts, out of stock, or bought before never appear. Not here: how models rank (ranking),
-which one is champion (tracking), the loop around (products).
+so; who refused training gets a list of their own, from a model that has not learnt from them. Products that are archived,
+drafts, out of stock, or bought before never appear. Not here: how models rank (ranking), which one is champion
+(tracking), the loop around (products).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def version(day: date) -> str:
 
 def make(day: date, run_id: str) -> Made:
     """The lists of touched customers and products: whose inputs changed since the last night they were made in."""
-    purchases = lake.read("purchases", day, ["customer_id", "product_id", "ordered_at"])
+    purchases = lake.read("purchases", day, ["customer_id", "product_id", "ordered_at", "may_train"])
     catalogue = lake.read("products", day)
     serving = _serving(day, purchases)
     allowed_ids = catalogue.filter(catalogue["is_available"])["product_id"]
@@ -107,7 +108,7 @@ def _serving(day: date, purchases: pa.Table) -> _Serving:
         return _Serving(
             shelf, _popularity(kept), shelf.kind, _shelf_version(kept.tags.get("inputs_digest", ""))
         )
-    interactions = Interactions.of(purchases)
+    interactions = Interactions.of(ranking.learnable(purchases))
     made_from = _shelf_version(lake.require("purchases", day).content_hash)
     return _Serving(
         ItemToItem().fit(interactions), Popularity().fit(interactions), ItemToItem.kind, made_from

@@ -24,6 +24,11 @@ from nightmarket.errors import ModelRefused
 HISTORY_CAP = 500
 
 
+def learnable(purchases: pa.Table) -> pa.Table:
+    """The purchases that a ranker may be fitted on: those whose `may_train` holds. Histories are asked about with all."""
+    return purchases.filter(purchases["may_train"])
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Product ids in ascending order; the code of a product is its place."""

@@ -63,6 +63,7 @@ def nightly(shop: str | None, day: date | None, console: Console) -> Report:
             tonight = Night(airflow, day, DAGS[0], DAGS)
             tonight.begin(POOLS)
             _follow(tonight, console)
+            tonight.end()
             over = time.perf_counter()
         report = _report(settings, tonight)
     report.phases = {"start": up - began, "night": over - up, "stop": time.perf_counter() - over}

@@ -54,6 +54,7 @@ class Night:
         self.upstream: dict[str, set[str]] = {}
         self._begun = datetime.now(UTC)
         self._ready_at: dict[str, float] = {}
+        self._root_was_paused = False
 
     def begin(self, pools: Mapping[str, int]) -> None:
         """Make the pools, unpause the DAGs, and trigger the root for the day."""
@@ -71,6 +72,7 @@ class Night:
                 self.airflow.patch(f"/api/v2/pools/{name}", body)
         for dag in self.airflow.get("/api/v2/dags?limit=100&exclude_stale=false")["dags"]:
             if dag["dag_id"] in self.dags and dag["is_paused"]:
+                self._root_was_paused |= dag["dag_id"] == self.root
                 self.airflow.patch(f"/api/v2/dags/{dag['dag_id']}", {"is_paused": False})
         for asset in self.airflow.get("/api/v2/assets?limit=100")["assets"]:
             for consumer in asset["scheduled_dags"]:
@@ -87,6 +89,11 @@ class Night:
                 "conf": {"day": self.day.isoformat()},
             },
         )
+
+    def end(self) -> None:
+        """Leave the root paused if it was: whether nights run by the clock is for the shop to say, in Airflow."""
+        if self._root_was_paused:
+            self.airflow.patch(f"/api/v2/dags/{self.root}", {"is_paused": True})
 
     def follow(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Ask Airflow once; returns (DAG, task, its record) of the tasks that ended since the last time."""

@@ -3,7 +3,8 @@
 Each customer's last order that brought a product new to them is the test: one such product is held out, drawn by seed
 where the order has several, and nothing the customer bought from then on may be learnt from. The order before it, by the
 same rule, is for tuning. What a customer buys again is never a target: lists never hold what was bought before.
-Not here: which purchases may be used at all (the mart `purchases`: no bots, nobody who refused).
+Nothing is learnt from customers who refused training. Not here: whose purchases are there at all (the mart `purchases`:
+no bots, nobody who refused profiling).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from nightmarket import lake, warehouse
 from nightmarket.lake import Manifest
-from nightmarket.ranking import Catalogue, Histories, Interactions
+from nightmarket.ranking import Catalogue, Histories, Interactions, learnable
 
 NAME = "training_purchases"
 KEY = ("customer_id", "ordered_at", "order_id", "product_id")
@@ -87,13 +88,14 @@ def freeze(day: date, *, seed: int) -> tuple[Manifest, bool]:
     The same purchases and seed give the same rows; when they already stand there nothing is written.
     """
     source = lake.require("purchases", day)
-    inputs = warehouse.digest("split-1", source.content_hash, seed)
+    inputs = warehouse.digest("split-2", source.content_hash, seed)
     note = lake.folder(NAME, day) / "made_from.json"
     found = lake.manifest(NAME, day)
     if found is not None and note.exists() and json.loads(note.read_text()).get("inputs") == inputs:
         return found, False
     columns = ["customer_id", "product_id", "order_id", "ordered_at", "quantity"]
-    purchases = lake.read("purchases", day, columns)
+    purchases = lake.read("purchases", day, [*columns, "may_train"])
+    purchases = learnable(purchases).select(columns)
     table = purchases.append_column("split", pa.array(split(purchases, seed=seed), pa.string()))
     written = lake.write(NAME, day, table, key=KEY)
     note.write_text(json.dumps({"inputs": inputs}))

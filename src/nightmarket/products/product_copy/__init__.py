@@ -4,7 +4,8 @@ The packaged writer chooses among house phrasings under a grammar made of a prod
 sentence; what it finds goes out, and where nothing is left the template stands. Each published sentence has its claims
 with their evidence. Not here: cleaning facts (`facts`), phrasing (`writing`), the shared steps (`products`).
 
-Rows of a night are those of written products. The rest keep their copy, or wait for the next night.
+Rows of a night are those of written products, and of products that left the shelf: their copy is retired. The rest keep
+their copy, or wait for the next night.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ _CLAIM = (
     "prompt_version", "model_name", "model_version",
 )  # fmt: skip
 _CLAIM_NUMBERS = ("version", "claim_number")
-_BEFORE = ("input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title")
+_BEFORE = ("input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status")
+RETIRED = "retired"
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,14 @@ def make(day: date, run_id: str) -> Made:
     """Rows of the products whose copy is written tonight; the outcome's note counts those that wait."""
     settings = get_settings()
     catalogue = lake.read("products", day)
+    before = {
+        (row["product_id"], row["locale"]): row
+        for row in products.previous("product_copy", day, _BEFORE).to_pylist()
+        if row["channel"] == CHANNEL
+    }
+    retired = _retired(catalogue, day, before)
     with llm.open_generator() as writer:
-        due = _due(catalogue, day, writer)
+        due = _due(catalogue, day, writer, before)
         copies: list[dict[str, Any]] = []
         claims: list[dict[str, Any]] = []
         spent = Counter[str]()
@@ -114,14 +122,16 @@ def make(day: date, run_id: str) -> Made:
     )
     if waiting:
         note += f"; {waiting} carried over"
+    if retired:
+        note += f"; {len(retired)} retired"
     return Made(
         rows={
-            "product_copy": _table(copies, _COPY, _COPY_NUMBERS),
+            "product_copy": _table([*copies, *retired], _COPY, _COPY_NUMBERS),
             "copy_claims": _table(claims, _CLAIM, _CLAIM_NUMBERS),
         },
         outcome=Outcome(
             rows_in=catalogue.num_rows,
-            rows_out=len(copies),
+            rows_out=len(copies) + len(retired),
             tokens_in=spent["tokens_in"],
             tokens_out=spent["tokens_out"],
             note=note,
@@ -208,13 +218,36 @@ def _judge(told: Iterable[str], sheet: Sheet, removed: list[Removed]) -> tuple[l
     return kept, claims
 
 
-def _due(catalogue: pa.Table, day: date, writer: llm.Generator) -> list[_Due]:
+def _retired(
+    catalogue: pa.Table, day: date, before: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows that take the copy of products down that are not for sale any more; the text stays for the record."""
+    statuses = _column(catalogue, "status") or [None] * catalogue.num_rows
+    states = dict(zip(_column(catalogue, "product_id"), statuses, strict=True))
+    shelf = {product for product, state in states.items() if (state or "active") == "active"}
+    gone = {key for key, old in before.items() if key[0] not in shelf and old["status"] != RETIRED}
+    if not gone:
+        return []
+    old_rows = products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist()
+    return [
+        row
+        | {
+            "status": RETIRED,
+            # No sheet has this digest, so a product that comes back is written anew.
+            "input_hash": digest(RETIRED),
+            "change_cause": f"the product is {states.get(row['product_id']) or 'not in the catalogue'}",
+            "version": row["version"] + 1,
+            "supersedes": row["version"],
+        }
+        for row in old_rows
+        if row["channel"] == CHANNEL and (row["product_id"], row["locale"]) in gone
+    ]
+
+
+def _due(
+    catalogue: pa.Table, day: date, writer: llm.Generator, before: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> list[_Due]:
     """Products whose copy is missing or stale, in the order of the queue: stale, then new by purchases, then by id."""
-    before = {
-        (row["product_id"], row["locale"]): row
-        for row in products.previous("product_copy", day, _BEFORE).to_pylist()
-        if row["channel"] == CHANNEL
-    }
     bought = _bought(day) if len(before) < catalogue.num_rows else {}
     due = []
     tops = {str(path or "").split(">")[0].strip().lower() for path in _column(catalogue, "category")}
@@ -281,6 +314,8 @@ def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
     old = entry.before
     if old is None:
         return "new product"
+    if old["status"] == RETIRED:
+        return "for sale again"
     causes = []
     now = {
         claim.attribute: claim.value
