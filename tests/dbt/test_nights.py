@@ -73,7 +73,7 @@ def test_each_night_costs_what_it_touches_and_gives_what_a_full_build_gives(raw:
     touched = ["ann", "bob", "cleo", "dan", "eve", "quiet"]
     assert _build() == {mart: touched for mart in _MARTS}
     assert (_orders("ann"), _orders("dan"), _orders("cleo")) == (3, 0, 2)
-    assert _bought("bob") == []
+    assert (_bought("bob"), _learnt_from("bob")) == (["gift", "tent"], [])
 
     # One more order makes a script of a customer; a review is written; a customer and all that is theirs is erased.
     raw.land(
@@ -109,8 +109,12 @@ def _orders(customer: str) -> int:
     return int(found.to_pylist()[0]["orders"])
 
 
-def _bought(customer: str) -> list[str]:
+def _bought(customer: str, where: str = "true") -> list[str]:
     found = warehouse.read(
-        "select product_id from marts.purchases where customer_id = ? order by 1", [customer]
+        f"select product_id from marts.purchases where customer_id = ? and {where} order by 1", [customer]
     )
     return [row["product_id"] for row in found.to_pylist()]
+
+
+def _learnt_from(customer: str) -> list[str]:
+    return _bought(customer, "may_train")
