@@ -209,7 +209,10 @@ def up(
 
     with _errors_told():
         _last_shop(shop)
-        serving.up(port, _console())
+        try:
+            serving.up(port, _console())
+        except KeyboardInterrupt:  # being stopped is how it ends
+            _console().print("Stopped.")
 
 
 @app.command()
