@@ -120,13 +120,13 @@ def _model() -> Any:
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(get_settings().threads)
-    dtype = torch.bfloat16 if _has_bfloat16(torch) else torch.float32
+    dtype = torch.bfloat16 if has_bfloat16(torch) else torch.float32
     return SentenceTransformer(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype}
     )
 
 
-def _has_bfloat16(torch: Any) -> bool:
+def has_bfloat16(torch: Any) -> bool:
     """Whether the processor multiplies bfloat16 itself: three times fp32 where it does, slower where it does not."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe and probe())

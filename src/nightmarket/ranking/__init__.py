@@ -1,6 +1,7 @@
 """Rankers behind one interface: fit · recommend · explain · save. A file a model; all pass the same tests.
 
-Here: the shelf (popularity, item-to-item), EASE and the blend, and `load`. Not here: which of them serves (the
+Here: the shelf (popularity, item-to-item), EASE and the blend, the sequential transformer and its mixture with the
+blend, and `load`. Not here: which of them serves (the
 registry's alias), how they are compared (training/scorecard.py), what becomes of their lists (products).
 """
 
@@ -16,9 +17,13 @@ from nightmarket.ranking.blend import Blend
 from nightmarket.ranking.ease import Ease
 from nightmarket.ranking.interactions import HISTORY_CAP, Catalogue, Histories, Interactions, learnable
 from nightmarket.ranking.item_to_item import ItemToItem
+from nightmarket.ranking.mixture import Mixture
 from nightmarket.ranking.popularity import Popularity
+from nightmarket.ranking.sequential import Sequential
 
-MODELS: dict[str, type[Ranker]] = {model.kind: model for model in (Popularity, ItemToItem, Ease, Blend)}
+MODELS: dict[str, type[Ranker]] = {
+    model.kind: model for model in (Popularity, ItemToItem, Ease, Blend, Sequential, Mixture)
+}
 
 
 def load(folder: Path) -> Ranker:
@@ -50,5 +55,5 @@ def load(folder: Path) -> Ranker:
 
 __all__ = [
     "HISTORY_CAP", "MODELS", "Blend", "Catalogue", "Contribution", "Ease", "Histories", "Interactions", "ItemToItem",
-    "Linear", "Lists", "Popularity", "Ranker", "learnable", "load", "top_of",
+    "Linear", "Lists", "Mixture", "Popularity", "Ranker", "Sequential", "learnable", "load", "top_of",
 ]  # fmt: skip

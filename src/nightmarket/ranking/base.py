@@ -230,6 +230,56 @@ class Linear(Ranker):
         return amounts
 
 
+class ByDeletion(Ranker):
+    """A ranker whose reasons are found by asking again: what would the score be without this product of the history?
+
+    Only the latest `ASKED` products of a history are taken out one by one.
+    """
+
+    ASKED: ClassVar[int] = 10
+
+    def explain(self, histories: Histories, row: int, product: int) -> list[Contribution]:
+        self.catalogue.require(histories.digest, "A history")
+        one = histories.slice(row, row + 1)
+        amounts = self._amounts(one, np.array([[product]], np.int32))[0, 0]
+        items = one.items[: len(amounts)]
+        order = np.lexsort((items, -amounts))
+        return [Contribution(int(items[i]), float(amounts[i])) for i in order if amounts[i] != 0]
+
+    def because(self, histories: Histories, lists: Lists, top: int = 3) -> NDArray[np.int32]:
+        self.catalogue.require(histories.digest, "A history")
+        rows, k = lists.products.shape
+        found = np.full((rows, k, top), -1, np.int32)
+        for begin, end in _runs(
+            np.minimum(np.diff(histories.offsets) + 1, self.ASKED + 1) * len(self.catalogue), BLOCK_SCORES
+        ):
+            block = histories.slice(begin, end)
+            amounts = self._amounts(block, lists.products[begin:end])
+            for row in range(end - begin):
+                items = block.items[block.offsets[row] : block.offsets[row + 1]][: self.ASKED]
+                for place in np.flatnonzero(lists.products[begin + row] >= 0):
+                    gain = amounts[row, place, : len(items)]
+                    order = np.lexsort((items, -gain))[:top]
+                    order = order[gain[order] > 0]
+                    found[begin + row, place, : len(order)] = items[order]
+        return found
+
+    def _amounts(self, histories: Histories, products: NDArray[np.int32]) -> NDArray[np.float32]:
+        """What each of the latest products of a row adds to each of its `products` (rows x k): rows x k x products."""
+        sizes = np.minimum(np.diff(histories.offsets), self.ASKED)
+        rows, k = products.shape
+        amounts = np.zeros((rows, k, int(sizes.max(initial=0))), np.float32)
+        if not amounts.size:
+            return amounts
+        targets = np.maximum(products, 0)
+        row = np.repeat(np.arange(rows), sizes)
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        whole = np.take_along_axis(self.score(histories), targets, axis=1)
+        without = self.score(histories.without(row, nth))
+        amounts[row, :, nth] = whole[row] - np.take_along_axis(without, targets[row], axis=1)
+        return amounts
+
+
 @dataclass(frozen=True)
 class Part:
     """A matrix (from product of the history, to product scored), how fast the history fades, and its weight."""

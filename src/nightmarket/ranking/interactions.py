@@ -157,6 +157,14 @@ class Histories:
             self.ages[first:last], self.digest,
         )  # fmt: skip
 
+    def without(self, rows: NDArray[np.int64], places: NDArray[np.int64]) -> Histories:
+        """For each of `rows` (which may repeat) its history without the product at that place, 0 being the latest."""
+        picked = self.rows(rows)
+        gone = np.zeros(len(picked.items), np.bool_)
+        gone[picked.offsets[:-1] + places] = True
+        offsets = picked.offsets - np.arange(len(rows) + 1)
+        return Histories(picked.customer_ids, offsets, picked.items[~gone], picked.ages[~gone], self.digest)
+
     def places(self) -> NDArray[np.int64]:
         """How many later products stand before each item in its own row: 0 for the latest."""
         return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))

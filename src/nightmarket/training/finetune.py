@@ -169,7 +169,7 @@ def _trained(
     settings: Settings,
 ) -> tracking.Training:
     """Tune, measure once, fit on everything, and write the files to be registered into `scratch`."""
-    plain, tuned = _tune(frozen, settings)
+    plain, tuned = tune(frozen, settings)
     held = tracking.champion(TASK)
     theirs = held.params.get("blend") if held is not None and "blend" in held.params else None
     before, questions = frozen.before("test"), frozen.questions("test")
@@ -221,7 +221,7 @@ def _trained(
     )  # fmt: skip
 
 
-def _tune(frozen: Examples, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+def tune(frozen: Examples, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters of the shelf's item-to-item and of the blend, chosen on validation one after the other.
 
     Without validation purchases (every customer bought twice at most) the first choices hold.

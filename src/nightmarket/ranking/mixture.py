@@ -1,0 +1,67 @@
+"""Two views as one probability: what comes next by the transformer, and what the linear blend says goes with the history.
+
+Mixing probabilities won over adding scores when it was tried on validation purchases: each view keeps its certainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightmarket.errors import ModelRefused
+from nightmarket.ranking.base import ByDeletion
+from nightmarket.ranking.blend import Blend
+from nightmarket.ranking.interactions import Catalogue, Histories, Interactions
+from nightmarket.ranking.sequential import Sequential
+
+
+class Mixture(ByDeletion):
+    """`share` of the probability of `sequential`, the rest of the blend's scores as shares of their row."""
+
+    kind = "mixture"
+
+    def __init__(self, sequential: Sequential, blend: Blend, share: float = 0.5) -> None:
+        self.sequential, self.blend, self.share = sequential, blend, share
+        self.catalogue = sequential.catalogue
+
+    def fit(self, interactions: Interactions) -> Self:
+        self.sequential.fit(interactions)
+        self.blend.fit(interactions)
+        self.catalogue = interactions.catalogue
+        return self
+
+    def score(self, histories: Histories) -> NDArray[np.float32]:
+        shares = np.maximum(self.blend.score(histories), 0)
+        shares *= (1 - self.share) / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
+        shares += self.share * self.sequential.score(histories)
+        return shares
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "share": self.share,
+            "sequential": self.sequential.params(),
+            "blend": self.blend.params(),
+        }
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        models = {"sequential": self.sequential, "blend": self.blend}
+        return {
+            f"{name}.{key}": array for name, model in models.items() for key, array in model.arrays().items()
+        }
+
+    @classmethod
+    def restore(
+        cls, catalogue: Catalogue, params: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> Self:
+        def part(name: str) -> dict[str, NDArray[Any]]:
+            return {k.removeprefix(f"{name}."): a for k, a in arrays.items() if k.startswith(f"{name}.")}
+
+        if not 0 <= params["share"] <= 1:
+            raise ModelRefused(f"The share of a mixture is {params['share']}, which is not between 0 and 1.")
+        sequential = Sequential.restore(catalogue, params["sequential"], part("sequential"))
+        model = cls(sequential, Blend.restore(catalogue, params["blend"], part("blend")), params["share"])
+        model.catalogue = catalogue
+        return model

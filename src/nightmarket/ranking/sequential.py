@@ -1,0 +1,163 @@
+"""What comes next: a transformer over the order of purchases, with product vectors that begin from the products' texts.
+
+Its score is a probability: the softmax over the catalogue of the products that may follow the history. Not here: the
+network and its training (transformer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightmarket.errors import ModelRefused
+from nightmarket.ranking.base import ByDeletion
+from nightmarket.ranking.interactions import Catalogue, Histories, Interactions
+
+if TYPE_CHECKING:
+    from nightmarket.ranking.transformer import Network, Recipe
+
+Texts = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Product ids to vectors of their texts, a row each; a product without a text has zeros."""
+
+_ROWS = 512  # histories read at once
+
+
+class Sequential(ByDeletion):
+    """A causal transformer; `texts` lets it speak of products that nobody bought yet.
+
+    `start`, a fitted model of the same recipe, is where training goes on from (products it knows keep their vectors);
+    `checkpoint`, a folder, lets a killed training resume. Neither is saved with the model.
+    """
+
+    kind = "sequential"
+
+    def __init__(
+        self, *, texts: Texts | None = None, start: Sequential | None = None, checkpoint: Path | None = None, **recipe: Any
+    ) -> None:  # fmt: skip
+        from nightmarket.ranking.transformer import Recipe
+
+        self.texts, self.start, self.checkpoint = texts, start, checkpoint
+        self.recipe: Recipe = Recipe(**recipe)
+        self.catalogue = Catalogue.of([])
+        self.network: Network | None = None
+        self.table = np.zeros((0, self.recipe.dimensions), np.float32)
+
+    def fit(self, interactions: Interactions) -> Self:
+        from nightmarket.ranking.transformer import train
+
+        self.catalogue = interactions.catalogue
+        told = self.texts(self.catalogue.product_ids) if self.texts is not None else None
+        self.network = train(
+            self.recipe, sequences(interactions.histories()), len(self.catalogue), told,
+            start=self._begun(told), checkpoint=self.checkpoint,
+        )  # fmt: skip
+        self.table = self._table(told)
+        return self
+
+    def score(self, histories: Histories) -> NDArray[np.float32]:
+        """Probabilities of what comes next; zeros for an empty history."""
+        import torch
+
+        from nightmarket.encoder import has_bfloat16
+
+        found = np.zeros((len(histories), len(self.catalogue)), np.float32)
+        known = np.flatnonzero(np.diff(histories.offsets))
+        if self.network is None or not len(known) or not len(self.catalogue):
+            return found
+        table = torch.from_numpy(self.table)
+        read = sequences(histories)
+        lengths = np.minimum([len(read[row]) for row in known], self.recipe.length)
+        # Rows of like length together: padding costs what a product costs.
+        known = known[np.argsort(lengths, kind="stable")]
+        with torch.inference_mode():
+            for begin in range(0, len(known), _ROWS):
+                rows = known[begin : begin + _ROWS]
+                latest = [read[row][-self.recipe.length :] for row in rows]
+                ids = np.zeros((len(rows), max(map(len, latest))), np.int64)
+                for r, sequence in enumerate(latest):
+                    ids[r, : len(sequence)] = sequence
+                ends = torch.tensor([len(sequence) - 1 for sequence in latest])
+                with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch)):
+                    vectors = self.network(table, torch.from_numpy(ids))
+                last = vectors[torch.arange(len(rows)), ends].float()
+                found[rows] = torch.softmax(last @ table.t(), dim=1).numpy()
+        return found
+
+    def params(self) -> dict[str, Any]:
+        return asdict(self.recipe)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        if self.network is None:
+            return {"table": self.table}
+        state = {f"network.{name}": t.numpy() for name, t in self.network.state_dict().items()}
+        return {"table": self.table, **state}
+
+    @classmethod
+    def restore(
+        cls, catalogue: Catalogue, params: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> Self:
+        import torch
+
+        from nightmarket.ranking.transformer import Network
+
+        model = cls(**params)
+        model.catalogue, model.table = catalogue, arrays["table"]
+        if len(model.table) != len(catalogue) or not np.isfinite(model.table).all():
+            raise ModelRefused(
+                f"A sequential model of {len(catalogue)} products has vectors of {len(model.table)}, or some that are "
+                f"not finite; it was damaged."
+            )
+        state = {
+            name.removeprefix("network."): torch.from_numpy(np.array(array))
+            for name, array in arrays.items()
+            if name.startswith("network.")
+        }
+        if state:
+            model.network = Network(model.recipe, len(catalogue), state["words"].shape[0])
+            model.network.load_state_dict(state)
+            model.network.eval()
+        return model
+
+    def _table(self, told: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        import torch
+
+        assert self.network is not None
+        with torch.inference_mode():
+            made = self.network.table(None if told is None else torch.from_numpy(told))
+        return np.array(made.detach().numpy(), np.float32)
+
+    def _begun(self, told: NDArray[np.float32] | None) -> Network | None:
+        """The network to go on from: that of `start`, with its vectors in the places of today's catalogue."""
+        import torch
+
+        from nightmarket.ranking.transformer import Network
+
+        before = self.start.network if self.start is not None else None
+        if self.start is None or before is None:
+            return None
+        width = 0 if told is None else told.shape[1]
+        same = asdict(self.start.recipe) | {"epochs": 0} == asdict(self.recipe) | {"epochs": 0}
+        if not same or before.words.shape[0] != width:
+            raise ModelRefused(
+                "A sequential model can go on only from one of the same recipe, and with texts as before."
+            )
+        state = dict(before.state_dict())
+        own = torch.zeros(len(self.catalogue), self.recipe.dimensions)
+        codes = self.catalogue.codes(list(self.start.catalogue.product_ids))
+        own[torch.from_numpy(codes[codes >= 0].astype(np.int64))] = before.own.detach()[
+            torch.from_numpy(np.flatnonzero(codes >= 0))
+        ]
+        begun = Network(self.recipe, len(self.catalogue), width)
+        begun.load_state_dict(state | {"own": own})
+        return begun
+
+
+def sequences(histories: Histories) -> list[NDArray[np.int32]]:
+    """Each row's products, the oldest first."""
+    offsets = histories.offsets
+    return [histories.items[offsets[r] : offsets[r + 1]][::-1] for r in range(len(histories))]
