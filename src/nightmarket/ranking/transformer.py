@@ -203,7 +203,9 @@ def _epoch(
             step = epoch * steps + n
             rate = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(step / all_steps, 1)))
             for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / min(WARM_UP, all_steps / 10)) * rate
+                group["lr"] = (
+                    recipe.learning_rate * min(1.0, (step + 1) / min(WARM_UP, all_steps / 10)) * rate
+                )
             table = network.table(told)
             with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch)):
                 vectors = network(table, ids)[following >= 0]
