@@ -2,10 +2,9 @@
 
     python bench/night.py [--shop demo] [--nights first,again,next] [--home DIR] [--json FILE]
 
-Runs `make nightly` as a user would, each night in its own process tree, on a home of its own. Prints a table of: wall
-seconds of the command, seconds from the first task's start to the last task's end (the night itself), work seconds
-(sum over `ops.runs` of the longest chain is not known, so the sum of task seconds is given), greatest memory of the
-process tree, rows published, content hashes, and model versions.
+Runs `make nightly` as a user would, each night in its own process tree, on a home of its own. Prints for each: wall seconds
+of the command, greatest memory of its process tree, seconds from the first step's start to the last step's end and
+how many of them no step was running, whether the published tables are those of before, and what `ops.runs` says.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -76,6 +76,20 @@ print(json.dumps({"live": live, "night": night, "runs": runs, "gates": gates, "p
     return found
 
 
+def idle(runs: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds from the first step's start to the last step's end, and those in which no step was running."""
+    spans = sorted(
+        (datetime.fromisoformat(r["started_at"]).timestamp(), r["duration_s"] or 0.0) for r in runs
+    )
+    if not spans:
+        return 0.0, 0.0
+    began = end = spans[0][0]
+    gaps = 0.0
+    for start, seconds in spans:
+        gaps, end = gaps + max(start - end, 0.0), max(end, start + seconds)
+    return end - began, gaps
+
+
 def main() -> None:
     """Run the nights asked for and print what they cost."""
     options = argparse.ArgumentParser(
@@ -92,7 +106,10 @@ def main() -> None:
     day: date | None = None
     before: object = ask(env)["live"] if (home / "shops").exists() else None
     for name in chosen.nights.split(","):
-        command = ["make", "nightly", f"SHOP={chosen.shop}"]
+        command, began = (
+            ["make", "nightly", f"SHOP={chosen.shop}"],
+            str(datetime.now(UTC).replace(tzinfo=None)),
+        )
         if name == "next" and day:
             command.append(f"DAY={day + timedelta(days=1)}")
         status, wall, peak = run_measured(command, env, home.parent / f"{home.name}.log")
@@ -105,7 +122,12 @@ def main() -> None:
         print(f"{name}: exit {status}, {wall:.0f} s, {peak:.1f} GiB", flush=True)
         print(f"    published tables byte-identical to before: {found.get('live') == before}", flush=True)
         before = found.get("live")
-        for run in found.get("runs", []):  # type: ignore[attr-defined]
+        runs = [run for run in found.get("runs", []) if run["started_at"] > began]  # type: ignore[attr-defined]
+        night_s, idle_s = idle(runs)
+        print(
+            f"    first step to last {night_s:.1f} s, {idle_s:.1f} s of them with no step running", flush=True
+        )
+        for run in runs:
             print(
                 f"    {run['dag_id']}.{run['task_id']}: {run['state']} {run['duration_s'] or 0:.1f} s, in {run['rows_in']}, out {run['rows_out']} {run['note'] or ''}"
             )

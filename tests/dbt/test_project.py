@@ -85,8 +85,6 @@ def test_every_dag_that_reads_marts_has_an_exposure(manifest: dict[str, Any]) ->
 
 def test_the_exposed_dags_exist(manifest: dict[str, Any]) -> None:
     dags = {path.stem for path in (ROOT / "dags").glob("*.py")}
-    if not dags:
-        pytest.skip("no DAG files yet")
     assert dags >= EXPOSURES
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from nightmarket import guard, lake, llm, products
 from nightmarket.products import product_copy
 from nightmarket.products.product_copy import PRODUCT, writing
-from nightmarket.products.product_copy.facts import cut, read_sheet, split_title
+from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.titles import cut, split_title
 from nightmarket.settings import get_settings
 
 DAY, NEXT = date(2026, 3, 2), date(2026, 3, 3)
@@ -493,3 +495,15 @@ def test_a_word_left_to_names_stays_out_of_a_shortened_name(title: str, name: st
     assert text.description
     if name not in title:
         assert any(c.verdict == "banned" and c.attribute == "title" for c in text.claims)
+
+
+def test_what_the_gate_would_refuse_is_not_kept_whatever_the_sheet_calls_the_product() -> None:
+    title = "Beautyblender, The Ultimate Makeup Sponge"
+    sheet = read_sheet(one(title=title, brand=None, attributes=None))
+    short = replace(sheet, name="The Ultimate Makeup Sponge")
+    removed: list[Any] = []
+    kept, _ = product_copy._judge(
+        ["This is The Ultimate Makeup Sponge.", f"This is {title}."], short, removed
+    )
+    assert kept == [f"This is {title}."]
+    assert [(gone.value, gone.verdict) for gone in removed] == [("puffery: Ultimate", "banned")]

@@ -61,7 +61,12 @@ def test_a_product_that_nobody_bought_is_recommended_through_its_text() -> None:
     assert {catalogue.product_ids[p] for p in lists.products[0]} == {"p05", "new"}
     blind = small().fit(interactions).recommend(histories, 2)
     assert catalogue.product_ids[blind.products[0, 0]] == "p05"
-    assert "new" not in {catalogue.product_ids[p] for p in blind.products[0]}
+    # without a text nothing is known of it: not even the end of a list holds it
+    everything = small().fit(interactions).recommend(histories, 20)
+    assert {catalogue.product_ids[p] for p in everything.products[0] if p >= 0} == set(CIRCLE) - {
+        "p03",
+        "p04",
+    }
 
 
 def test_scores_are_probabilities_and_an_empty_history_has_none() -> None:
@@ -112,6 +117,8 @@ def test_a_warm_start_keeps_what_was_known_and_takes_new_products_in() -> None:
     best = begun.recommend(asked, 2).products
     names = [[interactions.catalogue.product_ids[p] for p in row] for row in best]
     assert names[0][0] == "p08" and "fresh" in names[1]
+    alone = Interactions.of(purchases({"x": ["p06"]}), catalogue=interactions.catalogue)
+    assert np.array_equal(small(start=begun).fit(alone).table, begun.table)
     with pytest.raises(ModelRefused, match="same recipe"):
         small(dimensions=16, start=before).fit(interactions)
 

@@ -289,6 +289,16 @@ class Part:
     weight: float = 1.0
 
 
+def nested(models: Mapping[str, Ranker]) -> dict[str, NDArray[Any]]:
+    """The arrays of several models under their names, for a model that is made of them."""
+    return {f"{name}.{key}": array for name, model in models.items() for key, array in model.arrays().items()}
+
+
+def within(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    """The arrays that `nested` put under a name."""
+    return {k.removeprefix(f"{name}."): a for k, a in arrays.items() if k.startswith(f"{name}.")}
+
+
 def coded(histories: Histories, size: int, half_life: float | None, weight: float = 1.0) -> sp.csr_matrix:
     """Histories as a sparse matrix (rows x `size` products) of faded weights."""
     import scipy.sparse as sp

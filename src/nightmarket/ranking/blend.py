@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightmarket.errors import ModelRefused
-from nightmarket.ranking.base import Linear, Part
+from nightmarket.ranking.base import Linear, Part, nested, within
 from nightmarket.ranking.ease import Ease
 from nightmarket.ranking.interactions import Catalogue, Interactions
 from nightmarket.ranking.item_to_item import ItemToItem
@@ -43,10 +43,7 @@ class Blend(Linear):
         return {"weight": self.weight, "ease": self.ease.params(), "item_to_item": self.item_to_item.params()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        models = {"ease": self.ease, "item_to_item": self.item_to_item}
-        return {
-            f"{name}.{key}": array for name, model in models.items() for key, array in model.arrays().items()
-        }
+        return nested({"ease": self.ease, "item_to_item": self.item_to_item})
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
@@ -57,14 +54,11 @@ class Blend(Linear):
     def restore(
         cls, catalogue: Catalogue, params: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> Self:
-        def part(name: str) -> dict[str, NDArray[Any]]:
-            return {k.removeprefix(f"{name}."): a for k, a in arrays.items() if k.startswith(f"{name}.")}
-
         if not np.isfinite(params["weight"]):
             raise ModelRefused("The weight of a blend is not a number.")
-        ease = Ease.restore(catalogue, params["ease"], part("ease"))
+        ease = Ease.restore(catalogue, params["ease"], within(arrays, "ease"))
         return cls(
             ease,
-            ItemToItem.restore(catalogue, params["item_to_item"], part("item_to_item")),
+            ItemToItem.restore(catalogue, params["item_to_item"], within(arrays, "item_to_item")),
             params["weight"],
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightmarket.errors import ModelRefused
-from nightmarket.ranking.base import ByDeletion
+from nightmarket.ranking.base import ByDeletion, nested, within
 from nightmarket.ranking.blend import Blend
 from nightmarket.ranking.interactions import Catalogue, Histories, Interactions
 from nightmarket.ranking.sequential import Sequential
@@ -47,21 +47,17 @@ class Mixture(ByDeletion):
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        models = {"sequential": self.sequential, "blend": self.blend}
-        return {
-            f"{name}.{key}": array for name, model in models.items() for key, array in model.arrays().items()
-        }
+        return nested({"sequential": self.sequential, "blend": self.blend})
 
     @classmethod
     def restore(
         cls, catalogue: Catalogue, params: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> Self:
-        def part(name: str) -> dict[str, NDArray[Any]]:
-            return {k.removeprefix(f"{name}."): a for k, a in arrays.items() if k.startswith(f"{name}.")}
-
         if not 0 <= params["share"] <= 1:
             raise ModelRefused(f"The share of a mixture is {params['share']}, which is not between 0 and 1.")
-        sequential = Sequential.restore(catalogue, params["sequential"], part("sequential"))
-        model = cls(sequential, Blend.restore(catalogue, params["blend"], part("blend")), params["share"])
+        sequential = Sequential.restore(catalogue, params["sequential"], within(arrays, "sequential"))
+        model = cls(
+            sequential, Blend.restore(catalogue, params["blend"], within(arrays, "blend")), params["share"]
+        )
         model.catalogue = catalogue
         return model

@@ -28,7 +28,7 @@ _ROWS = 512  # histories read at once
 
 
 class Sequential(ByDeletion):
-    """A causal transformer; `texts` lets it speak of products that nobody bought yet.
+    """A causal transformer; `texts` lets it speak of products that nobody bought yet. Of one without either it is silent.
 
     `start`, a fitted model of the same recipe, is where training goes on from (products it knows keep their vectors);
     `checkpoint`, a folder, lets a killed training resume. Neither is saved with the model.
@@ -70,6 +70,8 @@ class Sequential(ByDeletion):
         if self.network is None or not len(known) or not len(self.catalogue):
             return found
         table = torch.from_numpy(self.table)
+        # Nothing is known of a product without purchases and text: a logit of 0 would rank it above many.
+        silent = ~(table != 0).any(dim=1)
         read = sequences(histories)
         lengths = np.minimum([len(read[row]) for row in known], self.recipe.length)
         # Rows of like length together: padding costs what a product costs.
@@ -84,8 +86,8 @@ class Sequential(ByDeletion):
                 ends = torch.tensor([len(sequence) - 1 for sequence in latest])
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch)):
                     vectors = self.network(table, torch.from_numpy(ids))
-                last = vectors[torch.arange(len(rows)), ends].float()
-                found[rows] = torch.softmax(last @ table.t(), dim=1).numpy()
+                logits = vectors[torch.arange(len(rows)), ends].float() @ table.t()
+                found[rows] = torch.softmax(logits.masked_fill(silent, -1e9), dim=1).numpy()
         return found
 
     def params(self) -> dict[str, Any]:
@@ -127,8 +129,7 @@ class Sequential(ByDeletion):
         import torch
 
         assert self.network is not None
-        with torch.inference_mode():
-            made = self.network.table(None if told is None else torch.from_numpy(told))
+        made = self.network.table(None if told is None else torch.from_numpy(told))
         return np.array(made.detach().numpy(), np.float32)
 
     def _begun(self, told: NDArray[np.float32] | None) -> Network | None:

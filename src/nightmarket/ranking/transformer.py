@@ -161,30 +161,28 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = Network(recipe, products, 0 if told is None else told.shape[1])
-    if start is not None:
-        network.load_state_dict(start.state_dict())
-    if not able:
-        with torch.no_grad():
-            network.own.zero_()
-        return network.eval()
-    bought = torch.from_numpy(np.unique(np.concatenate(able)).astype(np.int64))
+    bought = torch.from_numpy(np.unique(np.concatenate([*able, np.zeros(0, np.int32)])).astype(np.int64))
     place = torch.full((products,), -1, dtype=torch.int64)
     place[bought] = torch.arange(len(bought))
-    if start is None:
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    else:
         with torch.no_grad():
-            unknown = place < 0
-            network.own[unknown] = 0
+            network.own[place < 0] = 0
+    if not able:
+        return network.eval()
     steps = sum(1 for _ in _batches(able, recipe, 0))
-    epochs = recipe.epochs
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
     kept = _Checkpoint.of(checkpoint, recipe, able, products, texts)
     first = kept.load(network, optimiser) if kept else 0
     network.train()
-    for epoch in range(first, epochs):
-        loss = _epoch(network, optimiser, able, bought, place, told, recipe, epoch, steps, steps * epochs)
-        log.info("sequential: epoch %d of %d, loss %.3f", epoch + 1, epochs, loss)
+    for epoch in range(first, recipe.epochs):
+        loss = _epoch(
+            network, optimiser, able, bought, place, told, recipe, epoch, steps, steps * recipe.epochs
+        )
+        log.info("sequential: epoch %d of %d, loss %.3f", epoch + 1, recipe.epochs, loss)
         if kept:
             kept.save(network, optimiser, epoch + 1)
     return network.eval()

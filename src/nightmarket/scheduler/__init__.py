@@ -61,9 +61,11 @@ def nightly(shop: str | None, day: date | None, console: Console) -> Report:
             up = time.perf_counter()
             console.print(f"Airflow {airflow.url} is ready after {up - began:.1f} s.")
             tonight = Night(airflow, day, DAGS[0], DAGS)
-            tonight.begin(POOLS)
-            _follow(tonight, console)
-            tonight.end()
+            try:
+                tonight.begin(POOLS)
+                _follow(tonight, console)
+            finally:
+                tonight.end()
             over = time.perf_counter()
         report = _report(settings, tonight)
     report.phases = {"start": up - began, "night": over - up, "stop": time.perf_counter() - over}

@@ -6,6 +6,7 @@ here: Airflow's processes (processes) and what is printed (the package).
 
 from __future__ import annotations
 
+import contextlib
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -93,7 +94,8 @@ class Night:
     def end(self) -> None:
         """Leave the root paused if it was: whether nights run by the clock is for the shop to say, in Airflow."""
         if self._root_was_paused:
-            self.airflow.patch(f"/api/v2/dags/{self.root}", {"is_paused": True})
+            with contextlib.suppress(OSError):  # a night that lost its Airflow says so itself
+                self.airflow.patch(f"/api/v2/dags/{self.root}", {"is_paused": True})
 
     def follow(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Ask Airflow once; returns (DAG, task, its record) of the tasks that ended since the last time."""

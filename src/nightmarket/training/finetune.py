@@ -209,8 +209,8 @@ def _trained(
     return tracking.Training(
         day=day, run_id=run_id, dag_id=DAG, inputs_digest=digest, params=params, metrics=_metrics(score, shelf, report),
         datasets=[
-            tracking.DataSet("purchases", purchases.content_hash, "marts.purchases", day, purchases.rows, "training"),
-            tracking.DataSet(examples.NAME, manifest.content_hash, f"lake.{examples.NAME}", day, manifest.rows, "evaluation"),
+            tracking.DataSet("purchases", purchases.content_hash, "marts.purchases", day, purchases.rows, "source"),
+            tracking.DataSet(examples.NAME, manifest.content_hash, f"lake.{examples.NAME}", day, manifest.rows, "training"),
         ],
         model=files, loader="nightmarket.ranking.served", example=_example(popularity), requirements=_requirements(),
         documents={"model_card.md": card, "gate_report.json": _json(report)},

@@ -2,7 +2,7 @@
 
 The packaged writer chooses among house phrasings under a grammar made of a product's facts; the guard reads every
 sentence; what it finds goes out, and where nothing is left the template stands. Each published sentence has its claims
-with their evidence. Not here: cleaning facts (`facts`), phrasing (`writing`), the shared steps (`products`).
+with their evidence. Not here: cleaning facts (`facts`, `titles`), phrasing (`writing`), the shared steps (`products`).
 
 Rows of a night are those of written products, and of products that left the shelf: their copy is retired. The rest keep
 their copy, or wait for the next night.
@@ -27,7 +27,8 @@ from nightmarket.errors import ReplyInvalid
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
 from nightmarket.products.product_copy import writing
-from nightmarket.products.product_copy.facts import Removed, Sheet, read_sheet
+from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.prompts import PROMPT_VERSION, render
 from nightmarket.settings import get_settings
 from nightmarket.warehouse import digest
@@ -224,7 +225,7 @@ def _retired(
     """Rows that take the copy of products down that are not for sale any more; the text stays for the record."""
     statuses = _column(catalogue, "status") or [None] * catalogue.num_rows
     states = dict(zip(_column(catalogue, "product_id"), statuses, strict=True))
-    shelf = {product for product, state in states.items() if (state or "active") == "active"}
+    shelf = {product for product, state in states.items() if _is_for_sale(state)}
     gone = {key for key, old in before.items() if key[0] not in shelf and old["status"] != RETIRED}
     if not gone:
         return []
@@ -244,6 +245,11 @@ def _retired(
     ]
 
 
+def _is_for_sale(status: str | None) -> bool:
+    """A shop that says nothing of a product sells it."""
+    return (status or "active") == "active"
+
+
 def _due(
     catalogue: pa.Table, day: date, writer: llm.Generator, before: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> list[_Due]:
@@ -257,7 +263,7 @@ def _due(
         if c in catalogue.column_names
     ]
     for product in catalogue.select(wanted).to_pylist():
-        if (product.get("status") or "active") != "active":
+        if not _is_for_sale(product.get("status")):
             continue
         sheet = read_sheet(product, not_brands=tops)
         hashed = input_hash(sheet, writer.version)

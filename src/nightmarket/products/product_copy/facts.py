@@ -1,8 +1,7 @@
 """A product's facts, cleaned: what a text about it may say, and what was taken out and why.
 
-Titles are cut, never invented; values are kept in the shop's spelling or dropped. Descriptions are free text from
-outside and are not facts: they enter nothing. Not here: phrasing (`writing`) and what a published sentence may hold
-(`guard`).
+Values are kept in the shop's spelling or dropped. Descriptions are free text from outside and are not facts: they enter
+nothing. Not here: titles (`titles`), phrasing (`writing`) and what a published sentence may hold (`guard`).
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nightmarket import guard
-from nightmarket.guard.claims import OWN, Kind, Verdict, kind_of, kinds, plain_key, truth
+from nightmarket.guard.claims import OWN, Verdict, kind_of, kinds, plain_key, truth
 from nightmarket.guard.policy import language
+from nightmarket.products.product_copy.sheet import Fact, Removed, Sheet
+from nightmarket.products.product_copy.titles import clean_title, cut, sayable, split_title
 
 MOST_VALUE_CHARACTERS = 80
 MOST_FACTS = 6
 MOST_HEARD = 5
-MOST_NAME_CHARACTERS = 80
 _SKIPPED_KEYS = frozenset(
     {
         "brand",
@@ -54,74 +53,6 @@ _UNITS: dict[str, dict[str, float]] = {
 _CONTRADICTED_BY_TITLE = ("volume", "power", "voltage", "mass")
 
 
-@dataclass(frozen=True)
-class Fact:
-    """An attribute as the shop calls it, its value as the shop writes it, and its kind where that is known."""
-
-    attribute: str
-    value: str
-    kind: Kind | None
-
-    @property
-    def label(self) -> str:
-        return plain_label(self.attribute)
-
-
-@dataclass(frozen=True)
-class Removed:
-    """Something of the product's own data that must not be said: of which attribute, what, why."""
-
-    attribute: str
-    value: str
-    reason: str
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """All that may be said of a product in one language.
-
-    Attributes:
-        title: the shop's own, cleaned; empty when nothing of it may stand.
-        name: the piece of the title that sentences use.
-        details: other pieces of the title, in their order ("Black", "12 Count").
-        brand, leaf: brand, and the last part of the category; or None.
-        facts: attributes worth telling, the most telling first.
-        removed: what was taken out.
-        names: title and brand as the catalogue has them. Words that a policy leaves to names may stand inside these
-            only: a piece of a title is no name.
-    """
-
-    product_id: str
-    locale: str
-    title: str
-    name: str
-    details: tuple[str, ...]
-    brand: str | None
-    category: str | None
-    leaf: str | None
-    facts: tuple[Fact, ...]
-    removed: tuple[Removed, ...]
-    names: tuple[str, ...] = ()
-
-    @property
-    def evidence(self) -> dict[str, str]:
-        """The facts as the guard reads them."""
-        own = {"title": self.title, "name": self.name, "brand": self.brand, "category": self.category}
-        return {key: value for key, value in own.items() if value} | {
-            f.attribute: f.value for f in self.facts
-        }
-
-
-def plain_label(attribute: str) -> str:
-    """How an attribute is called in a sentence: small letters, but acronyms stay."""
-    opened = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", attribute)
-    words = re.sub(r"\(s\)|[_\-/:]+", " ", opened).split()
-    return " ".join(
-        w if len(w) > 1 and w.isupper() and len(words) * len(w) < 16 else w.lower() for w in words
-    )
-
-
 def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -> Sheet:
     """The sheet of one row of the mart `products`. Never fails: what cannot be read is not a fact.
 
@@ -149,7 +80,7 @@ def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -
     facts.sort(key=lambda fact: (fact.kind.order if fact.kind else 50, fact.attribute))
     removed += _heard(product.get("description"), lang, [title, brand or ""])
     name, details = split_title(title, brand, [fact.value for fact in facts])
-    name = _sayable(name, title, lang, names, removed)
+    name = sayable(name, title, lang, names, removed)
     details = [detail for detail in details if not guard.banned(detail, lang, names=names)]
     return Sheet(
         product_id=str(product["product_id"]),
@@ -185,145 +116,6 @@ def _heard(description: object, lang: str, names: Sequence[str]) -> list[Removed
         for f in guard.injection(text)
     ]
     return [*heard[:MOST_HEARD], *told[:MOST_HEARD]]
-
-
-# --- title ------------------------------------------------------------------------------------------------------------
-
-
-def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) -> str:
-    """A title without markup, shouting, promises or contact data, at most as long as the policy allows."""
-    title = re.sub(r"([!?*~★☆✨\-_=]){2,}", r"\1", guard.normalise(raw)).strip(" !*~★☆-–—,;:|")
-    if found := guard.injection(title):
-        removed.append(Removed("title", title[found[0].start :][:200], "speaks to a model", "unsupported"))
-        title = title[: found[0].start]
-    # Brands and names carry words that we would not say ourselves; `banned` knows which may stay in a name.
-    title = _without_banned(title, lang, None, brand or "", removed)
-    title = re.sub(r"\(\s*\)|\[\s*\]|（\s*）", " ", title)
-    if _HAN.search(title):
-        title = re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", title)
-    if title.isupper() and len(re.findall(r"[A-Z]", title)) > 5:
-        title = _unshout(title)
-    return cut(" ".join(title.split()).strip(" ,;|-–—&"), guard.limits().title)
-
-
-def _sayable(name: str, title: str, lang: str, names: Sequence[str], removed: list[Removed]) -> str:
-    """The name that sentences use without the words that only a whole title may hold; empty when nothing is left."""
-    if not guard.banned(name, lang, names=names):
-        return name
-    short = re.sub(r"\s+", " ", _without_banned(name, lang, names, "", removed)).strip(" ,;|-–—&.\"'")
-    if re.search(r"[^\W\d_]{4}|[\u3400-\u9fff]{2}", short):
-        return short
-    return "" if guard.banned(title, lang, names=names) else title
-
-
-def _without_banned(
-    text: str, lang: str, names: Sequence[str] | None, brand: str, removed: list[Removed]
-) -> str:
-    """A title or a piece of it without banned phrases outside `names` (None: the text itself) and `brand`."""
-    for _ in range(8):
-        found = [
-            f
-            for f in guard.banned(text, lang, names=[text] if names is None else names)
-            if f.text.lower() not in brand.lower()
-        ]
-        if not found:
-            break
-        removed += [
-            Removed("title", f.text, f"{f.kind} phrase", "unsupported" if f.kind == "contact" else "banned")
-            for f in found
-        ]
-        for finding in reversed(found):
-            text = f"{text[: finding.start].rstrip()} {text[finding.end :].lstrip()}"
-        text = re.sub(r"\s*([,，、;；!！|-])(?:\s*[,，、;；!！|-])+", r"\1", text).strip(
-            " ,，、;；!！|-–—&:："
-        )
-    return text
-
-
-def _unshout(title: str) -> str:
-    """A title that is all capitals with capitals at the beginning of words; short codes and numbers stay."""
-    units = {"OZ", "CT", "LB", "ML", "GAL", "PK", "FL", "IN", "G", "KG"}
-
-    def quiet(match: re.Match[str]) -> str:
-        word = match[0]
-        before = title[: match.start()].rstrip()[-1:]
-        return (
-            word.lower()
-            if word in units and before.isdigit()
-            else word
-            if len(word) < 3
-            else word.capitalize()
-        )
-
-    return re.sub(r"[A-Z]+(?:['’][A-Z]+)?", quiet, title)
-
-
-def cut(text: str, most: int) -> str:
-    """`text`, or as many whole words of it as fit into `most` characters."""
-    if len(text) <= most:
-        return text
-    head = text[:most]
-    # The cut may already stand between two words; Chinese has no blanks to cut at.
-    if not text[most].isspace() and " " in head and not _HAN.match(text[most]):
-        head = head[: head.rindex(" ")]
-    words = head.split(" ")
-    while len(words) > 1 and words[-1].lower().strip(",;:.&") in {
-        "",
-        "with",
-        "and",
-        "for",
-        "of",
-        "the",
-        "in",
-        "a",
-        "an",
-        "to",
-        "by",
-        "or",
-        "is",
-        "are",
-        "from",
-    }:
-        words.pop()
-    return " ".join(words).rstrip(" ,;:-–—&(，、：；")
-
-
-_PACK = re.compile(
-    r"^(?:(?:pack|box|set|case|bundle|lot)s? of \d+|\d+[ -]?(?:pack|count|ct|pcs|pieces?|pc|per pack|/pack|box|set)s?)$",
-    re.IGNORECASE,
-)
-# A piece with a word in it that is not the rest of a sentence.
-_DETAIL = re.compile(r"(?!(?:for|with|and|of|by|in|use|includes?)\b)(?=.*[^\W\d_]).{2,40}$", re.IGNORECASE)
-_CODE = re.compile(r"^[A-Z0-9#/._-]*\d[A-Z0-9#/._-]*$")
-
-
-def split_title(title: str, brand: str | None, told: Sequence[str] = ()) -> tuple[str, list[str]]:
-    """The name that sentences use, and the pieces of a title that are worth telling beside it and what is `told`."""
-    pieces = [p.strip(' .,;:-–—|"“”!') for p in re.split(r"[,;|()\[\]，；（）【】]|\s[-–—]+|--+", title)]
-    pieces = [q.strip(" .!") for p in pieces for q in guard.sentences(p)]
-    # In Chinese a blank stands before the size: "茶杯 200毫升".
-    pieces = [q for p in pieces for q in (re.split(r"\s+(?=\d)", p) if _HAN.search(p) else [p]) if q]
-    # "Laminating - 5 Mil Clear Pouches": a lone word before a longer piece is a heading, not the name.
-    if len(pieces) > 1 and re.fullmatch(r"[A-Za-z]+", pieces[0]) and len(pieces[1].split()) > 2:
-        pieces = pieces[1:]
-    name = ""
-    details: list[str] = []
-    for piece in pieces:
-        is_name = not _PACK.match(piece) and not _CODE.match(piece) and piece.lower() != (brand or "").lower()
-        if not name and is_name:
-            name = piece
-        elif (
-            _DETAIL.match(piece)
-            and not _CODE.match(piece)
-            and piece.lower() not in {d.lower() for d in details}
-        ):
-            details.append(piece)
-    name = name or title
-    short = cut(name, min(MOST_NAME_CHARACTERS, len(" ".join(name.split(" ")[:12]))))
-    # An end mark inside a name would end the sentence that it stands in.
-    short = re.sub(r"[!?！？]+", "", short).strip(" .\"'") or title
-    known = {(brand or "").lower(), "single", *(value.lower() for value in told)}
-    return short, [d for d in details if d.lower() not in known and d.lower() not in short.lower()]
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------

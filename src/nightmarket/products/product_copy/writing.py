@@ -18,7 +18,9 @@ from nightmarket import guard
 from nightmarket.grammar import quote
 from nightmarket.guard.claims import plain_key, truth
 from nightmarket.guard.policy import language
-from nightmarket.products.product_copy.facts import Fact, Removed, Sheet, cut, has_unit
+from nightmarket.products.product_copy.facts import has_unit
+from nightmarket.products.product_copy.sheet import Fact, Removed, Sheet
+from nightmarket.products.product_copy.titles import cut
 from nightmarket.prompts import phrases, vocabulary
 
 Number = Literal["one", "many"] | None
