@@ -2,11 +2,15 @@
 
 Every ranking measure takes `ranks`: for each example, the place of the held-out product in its list, 0 for the first,
 -1 when the list does not hold it. With one held-out product an example, recall is the share of lists that hold it.
+
+What lists are like beside that (novelty, popularity, diversity, category mix, calibration) takes `lists`: int32 codes of
+products, rows x places, -1 for an empty place, which never counts. Every function says what nothing gives.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,3 +74,199 @@ def paired_interval(
         means[begin:end] = difference[random.integers(0, n, (end - begin, n))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(difference.mean()), float(low), float(high), n)
+
+
+def tied_rank(scores: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """The place of each row's target when ties are broken by chance: how many score more, plus half of those that tie.
+
+    0 for the only best. A model that scores all n products alike gets (n - 1) / 2, not 0: no order of the catalogue
+    flatters it. A target whose score is not a number stands last. No rows give no ranks.
+    """
+    own = np.take_along_axis(scores, targets[:, None].astype(np.int64), axis=1)
+    greater, equal = (scores > own).sum(axis=1), (scores == own).sum(axis=1)
+    ranks = greater + (equal - 1) / 2.0
+    return np.where(np.isnan(own[:, 0]), scores.shape[1] - 1.0, ranks)
+
+
+def novelty(lists: NDArray[np.int32], buyers: NDArray[np.integer[Any]], customers: int) -> float:
+    """How unexpected what is listed is: the mean of -log2(share of customers who bought it), in bits.
+
+    Self-information after Zhou et al., "Solving the apparent diversity-accuracy dilemma" (PNAS 2010). 0 when everybody
+    bought all that is listed, at most log2(customers): a product that nobody bought counts as bought by one. Nothing
+    listed, or no customers: 0.
+    """
+    listed = lists[lists >= 0]
+    if not len(listed) or customers <= 0:
+        return 0.0
+    share = np.clip(buyers[listed] / customers, 1 / customers, 1.0)
+    return float(-np.log2(share).mean() + 0.0)
+
+
+def average_popularity(lists: NDArray[np.int32], buyers: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """The mean number of buyers of each row's products; NaN for a row that lists nothing.
+
+    Its mean over rows is the average recommendation popularity of Yin et al. (VLDB 2012).
+    """
+    held = lists >= 0
+    counts, places = np.where(held, buyers[np.maximum(lists, 0)] if len(buyers) else 0, 0), held.sum(axis=1)
+    return np.where(places > 0, counts.sum(axis=1) / np.maximum(places, 1), np.nan)
+
+
+def popularity_lift(ours: NDArray[np.float64], own: NDArray[np.float64]) -> float:
+    """How much more popular what customers are shown is than what they buy: mean of `ours` / mean of `own` - 1.
+
+    Popularity lift of Abdollahpouri et al., "The connection between popularity bias, calibration, and fairness in
+    recommendation" (RecSys 2020), with all customers as one group. Both arrays are average popularities a customer
+    (`average_popularity`) of lists and of histories; a customer without either (NaN) is left out. 0: as popular as the
+    histories; 1: twice as popular; above -1. Nobody left: 0.
+    """
+    both = np.isfinite(ours) & np.isfinite(own)
+    base = float(own[both].mean()) if both.any() else 0.0
+    return float(ours[both].mean()) / base - 1 if base > 0 else 0.0
+
+
+def gini(exposures: NDArray[np.number[Any]]) -> float:
+    """How unequally products are shown: 0 when each as often, 1 - 1/n when one of n has all of it.
+
+    The Gini index over all products of the catalogue, those never listed included. No products or no exposure: 0.
+    """
+    counts = np.sort(exposures.astype(np.float64))
+    n, total = len(counts), float(counts.sum())
+    if n == 0 or total <= 0:
+        return 0.0
+    return float((2 * np.arange(1, n + 1) - n - 1) @ counts / (n * total))
+
+
+def diversity(lists: NDArray[np.int32], categories: NDArray[np.integer[Any]]) -> float:
+    """Of two products of one list, how often their categories differ: 0 all of one category, 1 no two alike.
+
+    Intra-list diversity of Smyth and McClave (ICCBR 2001) with a distance of 0 or 1, averaged over lists. `categories`
+    has a code a product, -1 for none; products without a category and lists with fewer than two others are left out.
+    No list left: 0.
+    """
+    counts = _mixes(lists, categories)
+    if counts is None:
+        return 0.0
+    held = counts.sum(axis=1)
+    kept = held >= 2
+    if not kept.any():
+        return 0.0
+    counts, held = counts[kept], held[kept]
+    alike = (counts * (counts - 1)).sum(axis=1)
+    return float((1 - alike / (held * (held - 1))).mean())
+
+
+def mix_divergence(
+    lists: NDArray[np.int32],
+    histories: NDArray[np.int32],
+    categories: NDArray[np.integer[Any]],
+    *,
+    alpha: float = 0.01,
+) -> float:
+    """How far the categories of lists are from those of the histories: KL(history || list), in nats, mean over rows.
+
+    Steck, "Calibrated recommendations" (RecSys 2018), equation 6, all places weighing the same: the list's share is mixed
+    with `alpha` of the history's, so that a category that is missing counts at most log(1 / alpha). 0: the same mix;
+    4.6 for nothing in common at 0.01. `histories` has a row a list, -1 for nothing. Rows without a category on either
+    side are left out. No row left: 0.
+    """
+    wanted, found = _mixes(histories, categories), _mixes(lists, categories)
+    if wanted is None or found is None:
+        return 0.0
+    kept = (wanted.sum(axis=1) > 0) & (found.sum(axis=1) > 0)
+    if not kept.any():
+        return 0.0
+    p = wanted[kept] / wanted[kept].sum(axis=1, keepdims=True)
+    q = (1 - alpha) * found[kept] / found[kept].sum(axis=1, keepdims=True) + alpha * p
+    terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1)), 0.0)
+    return float(terms.sum(axis=1).mean())
+
+
+def _mixes(lists: NDArray[np.int32], categories: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
+    """How many products of each category a row holds (rows x categories); None without rows or categories."""
+    size = int(categories.max(initial=-1)) + 1
+    if not len(lists) or size == 0:
+        return None
+    codes = np.where(lists >= 0, categories[np.maximum(lists, 0)], -1)
+    row, place = np.nonzero(codes >= 0)
+    counts = np.bincount(row * size + codes[row, place], minlength=len(lists) * size)
+    return counts.reshape(len(lists), size).astype(np.float64)
+
+
+class Bin(NamedTuple):
+    """Predictions of about the same size: their mean, how often it came true, and how many they are."""
+
+    predicted: float
+    observed: float
+    n: int
+
+
+def calibration_bins(
+    probabilities: NDArray[np.floating[Any]], outcomes: NDArray[Any], *, bins: int = 10
+) -> list[Bin]:
+    """Predictions in bins of equal mass, lowest first; equal predictions always share a bin. Nothing gives no bins."""
+    n = len(probabilities)
+    if n == 0:
+        return []
+    order = np.argsort(probabilities, kind="stable")
+    p, y = probabilities[order].astype(np.float64), outcomes[order].astype(np.float64)
+    edges = np.linspace(0, n, min(bins, n) + 1).round().astype(np.int64)[1:-1]
+    # An edge inside a run of equal predictions moves to where the run begins: the order inside it means nothing.
+    edges = np.unique(np.concatenate([[0], np.searchsorted(p, p[edges], side="left"), [n]]))
+    return [
+        Bin(float(p[a:b].mean()), float(y[a:b].mean()), int(b - a))
+        for a, b in itertools.pairwise(edges.tolist())
+    ]
+
+
+def calibration_error(
+    probabilities: NDArray[np.floating[Any]], outcomes: NDArray[Any], *, bins: int = 10
+) -> float:
+    """How far predicted probabilities are from what happened: the mean of |predicted - observed| over bins, by mass.
+
+    Expected calibration error with bins of equal mass (Nguyen and O'Connor, EMNLP 2015): bins of equal width would put
+    nearly all of a recommender's small probabilities into the first. 0 to 1; nothing predicted: 0.
+    """
+    found = calibration_bins(probabilities, outcomes, bins=bins)
+    total = sum(b.n for b in found)
+    return sum(abs(b.predicted - b.observed) * b.n for b in found) / total if total else 0.0
+
+
+def overlap(ours: NDArray[np.int32], theirs: NDArray[np.int32]) -> NDArray[np.float64]:
+    """For each row, the share of the longer list that stands in both, whatever the order: 1 the same products.
+
+    Two empty lists are the same: 1.
+    """
+    both = (_same(ours, theirs)).any(axis=2).sum(axis=1)
+    longer = np.maximum((ours >= 0).sum(axis=1), (theirs >= 0).sum(axis=1))
+    return np.where(longer > 0, both / np.maximum(longer, 1), 1.0)
+
+
+def rank_biased_overlap(
+    ours: NDArray[np.int32], theirs: NDArray[np.int32], *, persistence: float = 0.9
+) -> NDArray[np.float64]:
+    """For each row, how alike two ranked lists are, the first places weighing most: 1 the same, 0 nothing in common.
+
+    Extrapolated rank-biased overlap of Webber, Moffat and Zobel (TOIS 2010), equation 32, with the agreement at a depth
+    taken as 2 x common / (both lengths at that depth), so that short lists can be equal. With a persistence of 0.9 the
+    first ten places have 86 % of the weight. Both lists have as many places; two empty lists are the same: 1.
+    """
+    rows, depth = ours.shape
+    if depth == 0:
+        return np.ones(rows)
+    places = np.arange(1, depth + 1)
+    # Common products at depth d: matches whose later place is at most d.
+    row, mine, other = np.nonzero(_same(ours, theirs))
+    found = np.bincount(row * depth + np.maximum(mine, other), minlength=rows * depth)
+    common = found.reshape(rows, depth).cumsum(axis=1)
+    lengths = np.minimum((ours >= 0).sum(axis=1)[:, None], places) + np.minimum(
+        (theirs >= 0).sum(axis=1)[:, None], places
+    )
+    agreement = np.where(lengths > 0, 2 * common / np.maximum(lengths, 1), 1.0)
+    weights = (1 - persistence) * persistence ** (places - 1)
+    return agreement @ weights + agreement[:, -1] * persistence**depth
+
+
+def _same(ours: NDArray[np.int32], theirs: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Rows x places of ours x places of theirs: the same product there?"""
+    return (ours[:, :, None] == theirs[:, None, :]) & (ours >= 0)[:, :, None]
