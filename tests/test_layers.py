@@ -16,7 +16,7 @@ LAYERS = [
     {"ledger", "lake", "metrics"},
     {"warehouse", "tracking", "weights", "grammar"},
     {"encoder", "llm"},
-    {"shops", "landing", "transform", "quality", "suites", "guard", "prompts", "ranking"},
+    {"shops", "landing", "transform", "quality", "suites", "guard", "prompts", "ranking", "merchandising"},
     {"products"},
     {"training"},
     {"night"},

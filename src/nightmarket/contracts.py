@@ -71,6 +71,7 @@ EVENT_TYPES = (
     "recommendation_clicked", "message_sent", "message_opened", "message_clicked",
 )  # fmt: skip
 PURPOSES = ("marketing", "profiling", "training", "service")
+PLACEMENTS = ("home", "email", "product_page")
 
 _LANDING = (
     LandingTable("products", ("product_id",), (

@@ -13,6 +13,7 @@ NightmarketError
 ├── ExtractMissing        a day's extract is not in the lake
 ├── ModelNotFound         no such model or version in the registry
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
+├── RuleRefused           rules of the shop cannot hold together; lists every problem
 ├── ReplyInvalid          a model's reply does not fit its form
 └── NightFailed           a DAG run of the night did not succeed
 
@@ -97,6 +98,25 @@ class ModelNotFound(NightmarketError):
 
 class ModelRefused(NightmarketError):
     """Weights or artefacts do not have the digest or the form they must have."""
+
+
+class RuleRefused(NightmarketError):
+    """Rules of the shop are wrong or contradict each other. Nothing was arranged by them.
+
+    Attributes:
+        problems: what is wrong, a sentence each, with the ids of the rules and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n- {problem}" for problem in self.problems)
+        super().__init__(
+            f"The rules for recommendations cannot be used, {len(self.problems)} "
+            f"{'problem' if len(self.problems) == 1 else 'problems'}:{listed}"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return (type(self), (self.problems,))
 
 
 class ReplyInvalid(NightmarketError):
