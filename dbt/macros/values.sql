@@ -16,6 +16,19 @@
   )
 {%- endmacro %}
 
+{#- The text of a key of a JSON object that is stored as text; null where there is none. -#}
+{% macro json_text(column, key) -%}
+  {{ return(adapter.dispatch('json_text', 'nightmarket')(column, key)) }}
+{%- endmacro %}
+
+{% macro default__json_text(column, key) -%}
+  (cast({{ column }} as jsonb) ->> '{{ key }}')
+{%- endmacro %}
+
+{% macro duckdb__json_text(column, key) -%}
+  json_extract_string({{ column }}, '$."{{ key }}"')
+{%- endmacro %}
+
 {#-
   A number for a row such that the sum over rows tells sets of rows apart whatever their order. Used only to see
   change between builds, never in a result, so engines may differ.

@@ -10,3 +10,10 @@ select 'customer_affinities' as mart, affinities.customer_id, affinities.last_se
 from {{ ref('customer_affinities') }} as affinities
 cross join {{ ref('stg_shop__night') }} as night
 where affinities.last_seen_at >= night.day_starts_at
+
+union all
+
+select 'exposures' as mart, exposures.customer_id, exposures.last_shown_at as happened_at
+from {{ ref('exposures') }} as exposures
+cross join {{ ref('stg_shop__night') }} as night
+where exposures.last_shown_at >= night.day_starts_at

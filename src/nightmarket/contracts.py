@@ -72,6 +72,7 @@ EVENT_TYPES = (
 )  # fmt: skip
 PURPOSES = ("marketing", "profiling", "training", "service")
 PLACEMENTS = ("home", "email", "product_page")
+RULE_ACTIONS = ("filter", "boost", "bury", "pin", "promote", "cap", "frequency_cap")
 
 _LANDING = (
     LandingTable("products", ("product_id",), (
@@ -130,6 +131,20 @@ _LANDING = (
     LandingTable("privacy_requests", ("request_id",), (
         _id("request_id"), _id("customer_id", "customers"), _c("kind", required=True, accepted=("erase", "access")),
         _c("requested_at", TIME, required=True),
+    )),
+    LandingTable("recommendation_rules", ("rule_id",), (
+        _id("rule_id"), _c("action", required=True, accepted=RULE_ACTIONS),
+        _c("placement", about="Where it holds; everywhere when empty", accepted=PLACEMENTS),
+        _c("product_id", about="One product; it may come later than the rule."), _c("brand"),
+        _c("category", about="A path of the shelves, and all below it: `Kitchen > Coffee`."),
+        _c("attribute", about="A fact of the product and its value: `Colour=blue`."),
+        _c("value", FLOAT, "Boost, bury: factor. Pin: place. Promote: share. Cap, frequency_cap: most of them."),
+        _c("per", about="Cap: of each brand or each category", accepted=("brand", "category")),
+        _c("within_days", WHOLE, "Frequency_cap: days back in which showings count, 28 at most."),
+        _c("owner", about="Who answers for the rule.", required=True), _c("reason"),
+        _c("starts_on", TIME, "First day it holds; already when empty."),
+        _c("ends_on", TIME, "Last day it holds; without end when empty."),
+        _c("priority", WHOLE, "Of two rules that want one slot the higher one wins; 0 when empty."),
     )),
 )  # fmt: skip
 LANDING: dict[str, LandingTable] = {table.name: table for table in _LANDING}

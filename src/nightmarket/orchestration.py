@@ -18,6 +18,7 @@ from typing import Any
 from airflow.sdk import (
     Asset,
     CronPartitionTimetable,
+    CronTriggerTimetable,
     Param,
     PartitionedAssetTimetable,
     PartitionedAtRuntime,
@@ -70,7 +71,11 @@ ORDER_ITEMS = _asset("marts", "order_items")
 PURCHASES = _asset("marts", "purchases")
 CUSTOMER_FEATURES = _asset("marts", "customer_features")
 CUSTOMER_AFFINITIES = _asset("marts", "customer_affinities")
-MARTS = (CUSTOMERS, PRODUCTS, ORDER_ITEMS, PURCHASES, CUSTOMER_FEATURES, CUSTOMER_AFFINITIES)
+RECOMMENDATION_RULES = _asset("marts", "recommendation_rules")
+EXPOSURES = _asset("marts", "exposures")
+MARTS = (
+    CUSTOMERS, PRODUCTS, ORDER_ITEMS, PURCHASES, CUSTOMER_FEATURES, CUSTOMER_AFFINITIES, RECOMMENDATION_RULES, EXPOSURES,
+)  # fmt: skip
 
 RANKER = _asset("models", "ranking")
 
@@ -92,6 +97,12 @@ def every_night() -> CronPartitionTimetable | PartitionedAtRuntime:
     return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
 
 
+def between_nights() -> CronTriggerTimetable | None:
+    """The schedule of what looks for new files between two nights; None (only when asked) without a cron."""
+    cron = get_settings().follow_schedule
+    return CronTriggerTimetable(cron, timezone="UTC") if cron else None
+
+
 def after(*assets: Asset) -> PartitionedAssetTimetable:
     """Run for a day once all of `assets` have that day."""
     wanted = assets[0] if len(assets) == 1 else assets[0] & assets[1]
@@ -101,7 +112,7 @@ def after(*assets: Asset) -> PartitionedAssetTimetable:
 
 
 def run_day(context: Mapping[str, Any] | None = None) -> date:
-    """The day that the current DAG run is for; the only place that decides it.
+    """The day that the current DAG run of a night is for; the only place that decides it.
 
     The day asked for (`params.day`), else the run's partition, else the day that the triggering asset carries, else
     the date of the run itself.
@@ -123,19 +134,40 @@ def run_day(context: Mapping[str, Any] | None = None) -> date:
     return moment.date()
 
 
+def coming_day(context: Mapping[str, Any]) -> date:
+    """The day that a run between two nights is for: the day asked for (`params.day`), else that of the coming night."""
+    from nightmarket import microbatch
+
+    asked = (context.get("params") or {}).get("day")
+    return microbatch.required_day(date.fromisoformat(str(asked)) if asked else None)
+
+
+def new_files(task_id: str) -> Any:
+    """A task that skips what follows while no landing file is new; it leaves no row in `ops.runs`, and takes a second."""
+
+    def look() -> bool:
+        from nightmarket import microbatch
+
+        asked = (get_current_context().get("params") or {}).get("day")
+        return microbatch.has_work(date.fromisoformat(str(asked)) if asked else None)
+
+    return task.short_circuit(task_id=task_id)(look)()
+
+
 def step(
-    task_id: str, verb: Callable[..., Outcome], *, outlets: Sequence[Asset] = (), **arguments: Any
-) -> Any:
+    task_id: str, verb: Callable[..., Outcome], *, outlets: Sequence[Asset] = (),
+    day_of: Callable[[Mapping[str, Any]], date] = run_day, **arguments: Any,
+) -> Any:  # fmt: skip
     """A task that runs `verb(day, run_id)`, or `verb(day)`, for the day of its DAG run.
 
-    The try is recorded in `ops.runs`. What it returns are counts, never rows. An asset in `outlets` gets an event that
+    `day_of` tells that day from the run's context. The try is recorded in `ops.runs`. What it returns are counts, never rows. An asset in `outlets` gets an event that
     carries the day, so that what waits for it runs for the same day. Errors that trying again cannot help (a failed
     gate, a broken file) fail the task at once.
     """
 
     def run() -> dict[str, Any]:
         context = get_current_context()
-        day, run_id = run_day(context), str(context["run_id"])
+        day, run_id = day_of(context), str(context["run_id"])
         instance = context["ti"]
         _one_thread()
         try:

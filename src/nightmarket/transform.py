@@ -31,6 +31,8 @@ MARTS: dict[str, tuple[str, ...]] = {
     "purchases": ("customer_id", "ordered_at", "order_id", "product_id"),
     "customer_features": ("customer_id",),
     "customer_affinities": ("customer_id", "dimension", "value"),
+    "recommendation_rules": ("rule_id",),
+    "exposures": ("customer_id", "product_id", "placement", "shown_on"),
 }
 """The marts, each with the key its extract is sorted by."""
 
@@ -138,6 +140,55 @@ def build(day: date, *, run_id: str = "", full_refresh: bool = False) -> Outcome
     )
 
 
+def build_part(day: date, marts: Sequence[str], *, run_id: str = "") -> Outcome:
+    """Build some marts and the tables they are made from for `day`, with their data tests, between two nights.
+
+    The others stay as the last night left them, so afterwards `needs_build` says that the marts are not those of one
+    day, and the next night builds them all. A mart that this project does not have is passed over. `Outcome.rows_in` are
+    the customers of the warehouse.
+
+    Raises:
+        TransformFailed: a model or test failed, the last load was for another day, or the project is not the one that
+            the last night built with.
+        WarehouseMissing: nothing was loaded yet.
+    """
+    _require_night(day)
+    built_by = {
+        row["project"] for row in _rows("select distinct project from intermediate.built__customer_features")
+    }
+    if built_by != {project_digest()}:
+        raise TransformFailed(
+            f"The dbt project is not the one that the last night built shop `{get_settings().shop}` with: its tables must "
+            f"be made anew, which is a night's work. Run it: nightmarket run --day {day}"
+        )
+    there = [mart for mart in marts if _model(mart)]
+    # Views are as the night made them. Only tests whose other models are built here too can be judged now.
+    chosen = ["--select", *(f"+{mart}" for mart in there), "--exclude", "config.materialized:view"]
+    command = ["build", "--exclude-resource-type", "unit_test", "--no-write-json", *chosen]
+    try:
+        results = _invoke(*command, "--indirect-selection", "buildable")
+    finally:
+        refresh()
+    kinds = [str(result.node.resource_type) for result in results]
+    customers, _ = _touched()
+    return Outcome(
+        rows_in=customers,
+        note=f"{kinds.count('model')} models, {kinds.count('test')} data tests",
+    )
+
+
+def extract_part(day: date, marts: Sequence[str]) -> Outcome:
+    """Write some marts, as `build_part` left them, into the lake as `day`. The next night's `extract` writes them anew.
+
+    Raises:
+        TransformFailed: the last load was for another day.
+    """
+    _require_night(day)
+    written = [warehouse.extract(mart, day, key=MARTS[mart]) for mart in marts if mart in MARTS]
+    rows = sum(manifest.rows for manifest in written)
+    return Outcome(rows_in=rows, rows_out=rows, note=f"{len(written)} marts")
+
+
 def refresh() -> None:
     """Show readers what dbt built; needed after a build that another process ran (Cosmos)."""
     with warehouse.writer():
@@ -174,6 +225,10 @@ def extract(day: date, *, run_id: str = "") -> Outcome:
     return Outcome(
         rows_in=rows, rows_out=rows, note=f"{len(MARTS)} marts; {made:,} of {customers:,} customers made anew"
     )
+
+
+def _model(mart: str) -> bool:
+    return any(_project(get_settings()).glob(f"models/**/{mart}.sql"))
 
 
 def _project(settings: Settings) -> Path:

@@ -45,6 +45,8 @@ RANGES: dict[tuple[str, str], tuple[float, float]] = {
     ("products", "stock"): (-_INT32, _INT32),
     ("reviews", "rating"): (0, 5),
     ("tickets", "satisfaction"): (0, 10),
+    ("recommendation_rules", "value"): (0, 1_000_000),
+    ("recommendation_rules", "within_days"): (1, 28),
 }
 BLANK_ALLOWED = frozenset({"body"})  # stars without a word, a ticket that is only a picture
 
@@ -62,7 +64,7 @@ ADVICE = {
     "impossible_date": f"Correct the date: from {EARLIEST:%Y-%m-%d} to a year after the run's day.",
     "not_finite": "Leave the value empty where it is not known: NaN and infinity are no numbers.",
     "out_of_range": f"Correct the number: money from 0 to {DEAREST:,.0f}, quantities from 0 to 2^31-1 (returns belong "
-    "into refunded_quantity), ratings from 0 to 5, satisfaction from 0 to 10.",
+    "into refunded_quantity), ratings from 0 to 5, satisfaction from 0 to 10, a rule's value from 0 to 1,000,000 and its within_days from 1 to 28.",
     "unknown_reference": "Deliver the row it refers to; this row is then loaded by itself.",
 }  # fmt: skip
 
