@@ -52,12 +52,9 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     Raises:
         ModelRefused: the weights are missing or do not have the pinned digest.
     """
-    # Half of a surrogate pair is no text to a tokenizer.
-    cut = [text[:TEXT_CHARACTERS].encode("utf-8", "replace").decode() for text in texts]
-    keys = [hashlib.sha256(text.encode()).hexdigest() for text in cut]
-    store = get_settings().state / "embeddings" / f"{MINILM.name}-{MINILM.digest}.sqlite"
+    keys, store = [_key(text) for text in texts], _store()
     vectors = _stored(store, keys)
-    missing = {key: text for key, text in zip(keys, cut, strict=True) if key not in vectors}
+    missing = {key: _read(text) for key, text in zip(keys, texts, strict=True) if key not in vectors}
     if missing:
         log.info("embedding %d of %d texts", len(missing), len(texts))
     for start in range(0, len(missing), CHUNK):
@@ -69,6 +66,13 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     if not keys:
         return np.empty((0, DIMENSIONS), np.float32)
     return np.stack([vectors[key] for key in keys])
+
+
+def embedded(texts: Sequence[str]) -> np.ndarray:
+    """For each text: does it have a vector already? Asks the store, imports no torch."""
+    keys = [_key(text) for text in texts]
+    known = _stored(_store(), keys)
+    return np.array([key in known for key in keys], np.bool_)
 
 
 def embed_products(products: pa.Table) -> tuple[list[str], np.ndarray]:
@@ -100,6 +104,20 @@ def product_text(product: Mapping[str, Any]) -> str:
         ]
     plain = (" ".join(re.sub(r"<[^<>]{0,500}>", " ", str(part)).split()) for part in parts if part)
     return ". ".join(part for part in plain if part)[:PRODUCT_CHARACTERS]
+
+
+def _read(text: str) -> str:
+    """As much of a text as is read; half of a surrogate pair is no text to a tokenizer."""
+    return text[:TEXT_CHARACTERS].encode("utf-8", "replace").decode()
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(_read(text).encode()).hexdigest()
+
+
+def _store() -> Path:
+    """The file that keeps vectors: one for each set of weights."""
+    return get_settings().state / "embeddings" / f"{MINILM.name}-{MINILM.digest}.sqlite"
 
 
 def _encode(texts: list[str]) -> np.ndarray:

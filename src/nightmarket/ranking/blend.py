@@ -10,27 +10,36 @@ from numpy.typing import NDArray
 
 from nightmarket.errors import ModelRefused
 from nightmarket.ranking.base import Linear, Part, nested, within
+from nightmarket.ranking.borrowing import lending, with_borrowed
 from nightmarket.ranking.ease import Ease
-from nightmarket.ranking.interactions import Catalogue, Interactions
+from nightmarket.ranking.interactions import Catalogue, Interactions, Texts
 from nightmarket.ranking.item_to_item import ItemToItem
 
 
 class Blend(Linear):
     """EASE plus `weight` times item-to-item. Both are on the scale of a share, so no row needs normalising.
 
-    Follow-ups cover the products beyond EASE's bound, and the order of purchases, which EASE does not see.
+    Follow-ups cover the products beyond EASE's bound, and the order of purchases, which EASE does not see. With `texts`
+    products that hardly anybody bought yet borrow from those like them; `texts` is not saved with the model.
     """
 
     kind = "blend"
 
-    def __init__(self, ease: Ease, item_to_item: ItemToItem, weight: float = 0.3) -> None:
-        self.ease, self.item_to_item, self.weight = ease, item_to_item, weight
+    def __init__(
+        self, ease: Ease, item_to_item: ItemToItem, weight: float = 0.3, *, texts: Texts | None = None
+    ) -> None:
+        self.ease, self.item_to_item, self.weight, self.texts = ease, item_to_item, weight, texts
         self.catalogue = ease.catalogue
 
     def fit(self, interactions: Interactions) -> Self:
         self.ease.fit(interactions)
         self.item_to_item.fit(interactions)
         self.catalogue = interactions.catalogue
+        if self.texts is not None:
+            buyers = np.bincount(interactions.histories().items, minlength=len(self.catalogue))
+            lent = lending(self.texts(self.catalogue.product_ids), buyers)
+            for part in (self.ease, self.item_to_item):
+                part.matrix = with_borrowed(part.matrix, lent, part.neighbours)
         return self
 
     def parts(self) -> list[Part]:
@@ -46,9 +55,9 @@ class Blend(Linear):
         return nested({"ease": self.ease, "item_to_item": self.item_to_item})
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> Self:
+    def of(cls, params: Mapping[str, Any], texts: Texts | None = None) -> Self:
         """An unfitted blend with the parameters that `params()` gave."""
-        return cls(Ease(**params["ease"]), ItemToItem(**params["item_to_item"]), params["weight"])
+        return cls(Ease(**params["ease"]), ItemToItem(**params["item_to_item"]), params["weight"], texts=texts)
 
     @classmethod
     def restore(

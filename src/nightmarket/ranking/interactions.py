@@ -8,7 +8,7 @@ latest first. Not here: which purchases may be used (the mart `purchases` says s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,9 @@ from nightmarket.errors import ModelRefused
 # A ranker looks at no more than this many of a customer's latest distinct products: a reseller with a million purchases
 # then costs as much as a heavy household. What lies further back is still known as bought and never recommended.
 HISTORY_CAP = 500
+
+Texts = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Product ids to vectors of their texts, a row each; a product without a text has zeros."""
 
 
 def learnable(purchases: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ network and its training (transformer).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 
 from nightmarket.errors import ModelRefused
 from nightmarket.ranking.base import ByDeletion
-from nightmarket.ranking.interactions import Catalogue, Histories, Interactions
+from nightmarket.ranking.interactions import Catalogue, Histories, Interactions, Texts
 
 if TYPE_CHECKING:
     from nightmarket.ranking.transformer import Network, Recipe
-
-Texts = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Product ids to vectors of their texts, a row each; a product without a text has zeros."""
 
 _ROWS = 512  # histories read at once
 
