@@ -206,3 +206,20 @@ def test_rank_biased_overlap_is_the_same_both_ways(ours: list[int], theirs: list
     a, b = np.array([ours[:5]], np.int32), np.array([theirs[:5]], np.int32)
     found = metrics.rank_biased_overlap(a, b)[0]
     assert found == metrics.rank_biased_overlap(b, a)[0] and 0 <= found <= 1
+
+
+def test_a_score_promises_what_such_scores_kept_and_a_greater_one_never_less() -> None:
+    scores, outcomes = np.array([1.0, 1, 2, 2, 3, 3, 4, 4]), np.array([0, 0, 1, 1, 0, 1, 1, 1])
+    # 2 kept more than 3 did: together they kept 3 of 4
+    found = metrics.probabilities_of(scores, outcomes, np.array([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 1.5]))
+    assert found.tolist() == pytest.approx([0.0, 0.0, 0.75, 0.75, 1.0, 1.0, 0.375])
+    assert metrics.probabilities_of(np.zeros(0), np.zeros(0), np.array([1.0])).tolist() == [0.0]
+
+
+def test_category_measures_are_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    categories = random.integers(-1, 6, 40)
+    lists, own = (random.integers(-1, 40, (50, n)).astype(np.int32) for n in (10, 7))
+    whole = metrics.diversity(lists, categories), metrics.mix_divergence(lists, own, categories)
+    monkeypatch.setattr(metrics, "_COUNTS_AT_ONCE", 20)
+    assert (metrics.diversity(lists, categories), metrics.mix_divergence(lists, own, categories)) == whole

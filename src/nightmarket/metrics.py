@@ -10,10 +10,13 @@ products, rows x places, -1 for an empty place, which never counts. Every functi
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+_COUNTS_AT_ONCE = 4_000_000  # numbers in a block of category counts: 32 MB
 
 
 class Interval(NamedTuple):
@@ -144,16 +147,14 @@ def diversity(lists: NDArray[np.int32], categories: NDArray[np.integer[Any]]) ->
     has a code a product, -1 for none; products without a category and lists with fewer than two others are left out.
     No list left: 0.
     """
-    counts = _mixes(lists, categories)
-    if counts is None:
-        return 0.0
-    held = counts.sum(axis=1)
-    kept = held >= 2
-    if not kept.any():
-        return 0.0
-    counts, held = counts[kept], held[kept]
-    alike = (counts * (counts - 1)).sum(axis=1)
-    return float((1 - alike / (held * (held - 1))).mean())
+    found = []
+    for counts, _ in _mixes(categories, lists, lists):
+        held = counts.sum(axis=1)
+        kept = held >= 2
+        counts, held = counts[kept], held[kept]
+        alike = (counts * (counts - 1)).sum(axis=1)
+        found.append(1 - alike / (held * (held - 1)))
+    return _mean(found)
 
 
 def mix_divergence(
@@ -170,27 +171,36 @@ def mix_divergence(
     4.6 for nothing in common at 0.01. `histories` has a row a list, -1 for nothing. Rows without a category on either
     side are left out. No row left: 0.
     """
-    wanted, found = _mixes(histories, categories), _mixes(lists, categories)
-    if wanted is None or found is None:
-        return 0.0
-    kept = (wanted.sum(axis=1) > 0) & (found.sum(axis=1) > 0)
-    if not kept.any():
-        return 0.0
-    p = wanted[kept] / wanted[kept].sum(axis=1, keepdims=True)
-    q = (1 - alpha) * found[kept] / found[kept].sum(axis=1, keepdims=True) + alpha * p
-    terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1)), 0.0)
-    return float(terms.sum(axis=1).mean())
+    found = []
+    for shown, own in _mixes(categories, lists, histories):
+        kept = (own.sum(axis=1) > 0) & (shown.sum(axis=1) > 0)
+        p = own[kept] / own[kept].sum(axis=1, keepdims=True)
+        q = (1 - alpha) * shown[kept] / shown[kept].sum(axis=1, keepdims=True) + alpha * p
+        terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1)), 0.0)
+        found.append(terms.sum(axis=1))
+    return _mean(found)
 
 
-def _mixes(lists: NDArray[np.int32], categories: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
-    """How many products of each category a row holds (rows x categories); None without rows or categories."""
+def _mixes(
+    categories: NDArray[np.integer[Any]], *tables: NDArray[np.int32]
+) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    """How many products of each category the rows of each table hold (rows x categories), some rows at a time."""
     size = int(categories.max(initial=-1)) + 1
-    if not len(lists) or size == 0:
-        return None
-    codes = np.where(lists >= 0, categories[np.maximum(lists, 0)], -1)
-    row, place = np.nonzero(codes >= 0)
-    counts = np.bincount(row * size + codes[row, place], minlength=len(lists) * size)
-    return counts.reshape(len(lists), size).astype(np.float64)
+    step = max(1, _COUNTS_AT_ONCE // max(size, 1))
+    for begin in range(0, len(tables[0]) if size else 0, step):
+        counted = []
+        for table in tables:
+            some = table[begin : begin + step]
+            codes = np.where(some >= 0, categories[np.maximum(some, 0)], -1)
+            row, place = np.nonzero(codes >= 0)
+            counts = np.bincount(row * size + codes[row, place], minlength=len(some) * size)
+            counted.append(counts.reshape(len(some), size).astype(np.float64))
+        yield tuple(counted)
+
+
+def _mean(parts: list[NDArray[np.float64]]) -> float:
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    return float(values.mean()) if len(values) else 0.0
 
 
 class Bin(NamedTuple):
@@ -230,6 +240,28 @@ def calibration_error(
     found = calibration_bins(probabilities, outcomes, bins=bins)
     total = sum(b.n for b in found)
     return sum(abs(b.predicted - b.observed) * b.n for b in found) / total if total else 0.0
+
+
+def probabilities_of(
+    scores: NDArray[np.floating[Any]],
+    outcomes: NDArray[Any],
+    asked: NDArray[np.floating[Any]],
+    *,
+    bins: int = 200,
+) -> NDArray[np.float64]:
+    """What the scores `asked` promise, if they mean what `scores` with these outcomes meant.
+
+    Isotonic regression (Zadrozny and Elkan, KDD 2002) over bins of equal mass, straight lines between their means: a
+    greater score never promises less. Nothing learnt from: 0.
+    """
+    from scipy.optimize import isotonic_regression
+
+    learnt = calibration_bins(scores, outcomes, bins=bins)
+    if not learnt:
+        return np.zeros(len(asked))
+    observed = np.array([b.observed for b in learnt])
+    fitted = isotonic_regression(observed, weights=np.array([b.n for b in learnt], np.float64)).x
+    return np.interp(asked, [b.predicted for b in learnt], fitted)
 
 
 def overlap(ours: NDArray[np.int32], theirs: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -46,8 +46,21 @@ class Settings(BaseSettings):
     ease_max_items: int = Field(
         8000, ge=10, description="Most bought products in EASE's dense inverse (n² memory)."
     )
+    ranker_max_mb: float = Field(2048.0, gt=0, description="A ranker with larger arrays is refused by the gate.")
+    ranker_max_ms_per_customer: float = Field(
+        20.0, gt=0, description="A ranker that takes longer to make one list is refused by the gate."
+    )
     recommendations_per_customer: int = Field(20, ge=1, le=200, description="Length of a customer's list.")
     similar_per_product: int = Field(10, ge=1, le=200, description="Length of a product's list.")
+    lists_expire_after_days: int = Field(
+        14, ge=1, description="A list made so many days ago is made anew, whatever changed."
+    )
+    exploration_share: float = Field(
+        0.05, ge=0, le=1, description="Chance that a free slot of a personal list tries another product."
+    )
+    texts_embedded_per_night: int = Field(
+        20_000, ge=0, description="New product texts that may be embedded in a night, most bought first."
+    )
 
     copy_products_per_night: int = Field(
         60, ge=0, description="Products whose copy may be written in a night."
@@ -57,6 +70,10 @@ class Settings(BaseSettings):
     schedule: str = Field(
         "0 3 * * *",
         description="Cron (UTC) of build_warehouse, which starts the night; empty: only when asked.",
+    )
+    follow_schedule: str = Field(
+        "*/5 * * * *",
+        description="Cron (UTC) at which follow_events looks for new files, once it is unpaused; empty: only when asked.",
     )
     tracking_uri: str | None = Field(None, description="MLflow server; default a SQLite file under the home.")
     ledger_uri: str | None = Field(None, description="SQLAlchemy URL of the ledgers; default a SQLite file.")
