@@ -286,7 +286,7 @@ def _may(plan: Plan, block: _Block, column: int, priority: int) -> NDArray[np.bo
     """Rows whose candidate in a column a rule of that priority may put in, whatever weaker rules say."""
     out = block.out[:, column]
     return (
-        ((out == _FREE) | ((out >= 0) & (plan.priorities[out] < priority)))
+        ((out == _FREE) | ((out >= 0) & (plan.priorities[np.maximum(out, 0)] < priority)))
         & ~block.taken[:, column]
         & ~block.seen[:, column]
         & (_full(plan, block, column, priority) < 0)
