@@ -261,8 +261,9 @@ def _begun(plan: Plan, products: NDArray[np.int32], k: int, tired: Pairs, seen: 
     wins = (standing == _FREE) | (plan.priorities[rule] > plan.priorities[standing])
     out[row[wins], column[wins]] = rule[wins]
     is_seen = np.zeros(whole.shape, np.bool_)
-    pair, column = np.nonzero(products[seen.rows] == seen.products[:, None])
-    is_seen[seen.rows[pair], column] = True
+    if more:
+        pair, column = np.nonzero(products[seen.rows] == seen.products[:, None])
+        is_seen[seen.rows[pair], column] = True
     return _Block(
         products=whole,
         groups=[np.where(there, cap.groups[codes], np.int32(-1)) for cap in plan.caps],
@@ -282,27 +283,33 @@ def _wanted(promotion: Promotion, k: int) -> int:
     return min(k, ceil(promotion.share * k - 1e-9))
 
 
-def _may(plan: Plan, block: _Block, column: int, priority: int) -> NDArray[np.bool_]:
-    """Rows whose candidate in a column a rule of that priority may put in, whatever weaker rules say."""
-    out = block.out[:, column]
-    return (
-        ((out == _FREE) | ((out >= 0) & (plan.priorities[np.maximum(out, 0)] < priority)))
-        & ~block.taken[:, column]
-        & ~block.seen[:, column]
-        & (_full(plan, block, column, priority) < 0)
-    )
+def _may(
+    plan: Plan, block: _Block, wanted: NDArray[np.bool_], column: int, priority: int
+) -> NDArray[np.bool_]:
+    """Of the wanted rows, those whose candidate in a column a rule of that priority may put in, whatever weaker rules say."""
+    rows = np.flatnonzero(wanted)
+    out = block.out[rows, column]
+    weaker = (out >= 0) & (plan.priorities[np.maximum(out, 0)] < priority)
+    able = ((out == _FREE) | weaker) & ~block.taken[rows, column] & ~block.seen[rows, column]
+    able &= _full(plan, block, rows, column, priority) < 0
+    found = np.zeros(len(wanted), np.bool_)
+    found[rows[able]] = True
+    return found
 
 
-def _full(plan: Plan, block: _Block, column: int, priority: int | None = None) -> NDArray[np.int16]:
-    """The cap that has no room left for a column's product, -1 for none; only caps of at least that priority count."""
-    found = np.full(len(block.products), -1, np.int16)
+def _full(
+    plan: Plan, block: _Block, rows: NDArray[np.int64], column: int, priority: int | None = None
+) -> NDArray[np.int16]:
+    """The cap that has no room left for a row's product in a column, -1 for none; caps below `priority` do not count."""
+    found = np.full(len(rows), -1, np.int16)
+    if not len(rows):
+        return found
+    taken = block.taken[rows]
     for cap, groups in zip(plan.caps, block.groups, strict=True):
         if priority is None or cap.priority >= priority:
-            group = groups[:, column]
-            members = np.count_nonzero((groups == group[:, None]) & block.taken, axis=1)
-            found = np.where(
-                (found < 0) & (group >= 0) & (members >= cap.limit), np.int16(cap.rule), found
-            ).astype(np.int16)
+            group = groups[rows, column]
+            members = np.count_nonzero((groups[rows] == group[:, None]) & taken, axis=1)
+            found[(found < 0) & (group >= 0) & (members >= cap.limit)] = cap.rule
     return found
 
 
@@ -331,7 +338,7 @@ def _pin(plan: Plan, block: _Block, pin: Pin, spare: int, tired: Pairs, seen: Pa
     open_ = block.pinned[:, pin.place] < 0
     for column in np.flatnonzero((block.products == pin.product).any(axis=0)).tolist():
         here = open_ & (block.products[:, column] == pin.product)
-        here &= _may(plan, block, column, pin.priority)
+        here = _may(plan, block, here, column, pin.priority)
         _hold(block, here, column, pin)
     brought = _bring(plan, block, open_, spare, pin.product, pin.priority, tired=tired, seen=seen)
     _hold(block, brought, spare, pin)
@@ -355,7 +362,7 @@ def _promote(
         for column in range(block.candidates):
             wanted = (need > 0) & able[:, column] & (alone[:, column] == listed)
             if wanted.any():
-                wanted &= _may(plan, block, column, promotion.priority)
+                wanted = _may(plan, block, wanted, column, promotion.priority)
                 block.taken[wanted, column] = block.held[wanted, column] = True
                 need = need - wanted
                 if not listed:
@@ -384,11 +391,10 @@ def _fill(plan: Plan, block: _Block, k: int) -> NDArray[np.int16]:
         wanted = (left > 0) & (block.out[:, column] == _FREE) & ~block.taken[:, column]
         if not (left > 0).any():
             break
-        full = _full(plan, block, column)
-        capped[:, column] = np.where(wanted, full, -1)
-        wanted &= full < 0
-        block.taken[:, column] |= wanted
-        left = left - wanted
+        rows = np.flatnonzero(wanted)
+        capped[rows, column] = full = _full(plan, block, rows, column)
+        block.taken[rows[full < 0], column] = True
+        left[rows[full < 0]] -= 1
     return capped
 
 
@@ -400,8 +406,8 @@ def _pool(plan: Plan, block: _Block) -> NDArray[np.bool_]:
     kept = block.taken
     block.taken = kept.copy()
     for column in range(block.candidates):
-        if able[:, column].any():
-            block.taken[:, column] |= able[:, column] & (_full(plan, block, column) < 0)
+        rows = np.flatnonzero(able[:, column])
+        block.taken[rows[_full(plan, block, rows, column) < 0], column] = True
     pool = block.taken & ~kept
     block.taken = kept
     return pool
