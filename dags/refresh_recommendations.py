@@ -1,13 +1,14 @@
-"""Ranks products for every customer with the champion, and lists similar products, each with its reason.
+"""Ranks products for touched customers with the champion, arranges them by the shop's rules, and lists similar products.
 
-Sold-out, archived and already bought products are left out; customers without a history get what sells. Waits for
-`finetune_models` of the same day, so that a new champion serves the night it was promoted.
+Sold-out, archived and already bought products are left out; who has no history or refused profiling gets the twin, which
+the lift is measured against. Waits for `finetune_models`, so that a new champion serves the night it was promoted.
 
-**Reads** `marts.customers`, `marts.products`, `marts.purchases`, the champion of `nightmarket.ranking` · **Writes**
-`outputs.recommendations`, `outputs.similar_products`
+**Reads** `marts.customers`, `marts.products`, `marts.purchases`, `marts.recommendation_rules`, `marts.exposures`, the
+champion of `nightmarket.ranking` · **Writes** `outputs.recommendations`, `outputs.similar_products`,
+`outputs.default_recommendations`, `outputs.recommendation_lift`
 
-**If it fails**: yesterday's lists stay live. `check` names the table, the check and where the rows are. A champion that
-ranks badly is taken back with `nightmarket rollback ranking --reason ...`; then clear the DAG run.
+**If it fails**: yesterday's lists stay live. `check` names the table, the check and where the rows are; refused rules are
+named by `generate`. A champion that ranks badly is taken back with `nightmarket rollback ranking --reason ...`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from nightmarket.orchestration import (
     after,
     step,
 )
+from nightmarket.orchestration import DEFAULT_RECOMMENDATIONS as DEFAULTS
+from nightmarket.orchestration import RECOMMENDATION_LIFT as LIFT
 from nightmarket.products.recommendations import PRODUCT
 
 
@@ -44,7 +47,7 @@ def refresh_recommendations() -> None:
     publish = step(
         "publish",
         partial(products.publish, PRODUCT),
-        outlets=[RECOMMENDATIONS, SIMILAR_PRODUCTS],
+        outlets=[RECOMMENDATIONS, SIMILAR_PRODUCTS, DEFAULTS, LIFT],
         pool=WAREHOUSE,
     )
 

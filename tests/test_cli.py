@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from nightmarket.cli import app
 
 COMMANDS = {
-    "nightly", "run", "prepare", "query", "models", "promote", "rollback", "doctor", "up", "down",
+    "nightly", "run", "follow", "prepare", "query", "models", "promote", "rollback", "doctor", "up", "down",
 }  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def test_a_run_tells_each_step_and_ends_with_what_is_published(done: Path) -> No
     ):
         assert words in told
     for table in (
-        "customer_profiles", "customer_interests", "recommendations", "similar_products", "product_copy", "copy_claims",
+        "customer_profiles", "customer_interests", "recommendations", "similar_products", "default_recommendations",
+        "product_copy", "copy_claims",
     ):  # fmt: skip
         assert f"outputs.{table}" in told
     assert "2026-03-02" in told

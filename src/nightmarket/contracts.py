@@ -192,16 +192,41 @@ _OUTPUTS = (
         _c("share_purchase", FLOAT), _c("share_browse", FLOAT), _c("share_review", FLOAT),
         _c("evidence", JSON, "Ids of the products that show the interest."), _c("last_seen_at", TIME), _INPUT_HASH,
     ), "What a customer is interested in, with the evidence."),
-    OutputTable("recommendations", ("customer_id", "placement", "rank"), ("customer_id", "placement"), (
+    OutputTable("recommendations", ("customer_id", "placement", "rank"), ("customer_id",), (
         _id("customer_id"), _c("placement", required=True), _c("rank", WHOLE, required=True), _id("product_id"),
-        _c("score", FLOAT), _c("candidate_source"), _c("rank_before_rules", WHOLE), _c("rules_applied", JSON),
-        _c("propensity", FLOAT), _c("is_exploration", FLAG), _c("is_personalised", FLAG), _c("fallback_reason"),
-        _c("reason_code"), _c("reason_text"), _c("because_product_ids", JSON), _INPUT_HASH,
-    ), "Ranked products for every customer and placement, with the purchases that caused them."),
-    OutputTable("similar_products", ("product_id", "rank"), ("product_id",), (
+        _c("score", FLOAT, "What the candidate's source said: scales of different sources do not compare."),
+        _c("candidate_source", TEXT, "Kind of the ranker, `popularity`, `new_product`, or `rule:<id>`."),
+        _c("rank_before_rules", WHOLE, "Place among the candidates; null: a rule put it there."),
+        _c("rules_applied", JSON, "Ids of the rules that touched the slot."),
+        _c("propensity", FLOAT, "Chance of this product in this slot under the serving policy."),
+        _c("is_exploration", FLAG, "Drawn by chance in place of the regular product."), _c("is_personalised", FLAG),
+        _c("fallback_reason", TEXT, "Why the slot is not from the customer's own purchases."),
+        _c("reason_code", TEXT, "Because you: `because_you_bought`, `for_you`. Because we: `because_we_promote`, "
+           "`because_we_explore`, `popular`."),
+        _c("reason_text", TEXT, "The reason as a sentence in the customer's language."),
+        _c("because_product_ids", JSON, "Purchases without which the score would be lower, the strongest first."),
+        _INPUT_HASH,
+    ), "Ranked products for every customer and placement (`home`, `email`), with the purchases that caused them. All "
+       "placements of a customer are made together."),
+    OutputTable("similar_products", ("product_id", "reason_code", "rank"), ("product_id",), (
         _id("product_id"), _c("rank", WHOLE, required=True), _id("similar_product_id"), _c("score", FLOAT),
+        _c("reason_code", TEXT, "Which of the two lists: `bought_together` or `similar_text`.", required=True),
+        _c("rank_before_rules", WHOLE, "Place before any rule; null: a rule put it there."),
+        _c("rules_applied", JSON, "Ids of the rules that touched the slot."), _INPUT_HASH,
+    ), "Two lists for a product's page: what is bought together with it, and what is alike by its text."),
+    OutputTable("default_recommendations", ("placement", "rank"), ("placement",), (
+        _c("placement", required=True), _c("rank", WHOLE, required=True), _id("product_id"), _c("score", FLOAT),
+        _c("candidate_source"), _c("rank_before_rules", WHOLE), _c("rules_applied", JSON), _c("propensity", FLOAT),
         _c("reason_code"), _INPUT_HASH,
-    ), "Products that go with a product: bought together, or alike by their text."),
+    ), "What each placement shows when nobody's traits are looked at: for who refused profiling, and to compare with."),
+    OutputTable("recommendation_lift", ("placement",), ("placement",), (
+        _c("placement", required=True), _c("lists_from", DATE, "Day of the oldest list that was held against a purchase."),
+        _c("customers", WHOLE, "Customers with a personal list who bought a product for the first time since the night before."),
+        _c("own_hit_rate", FLOAT, "Share of them whose own list held such a purchase."),
+        _c("default_hit_rate", FLOAT, "Share of them whose placement's twin did."),
+        _c("lift", FLOAT, "Difference of the two shares."),
+        _c("lift_low", FLOAT, "Lower bound of its paired 95 % interval."), _c("lift_high", FLOAT, "Upper bound."), _INPUT_HASH,
+    ), "What personal lists bring over their twin, measured by purchases made after both were published."),
     OutputTable("product_copy", ("product_id", "channel", "locale", "version"), ("product_id", "channel", "locale"), (
         _id("product_id"), _c("channel", required=True), _c("locale", required=True), _c("version", WHOLE, required=True),
         _c("title"), _c("description"), _c("bullets", JSON), _c("meta_description"),

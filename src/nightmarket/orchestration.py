@@ -83,6 +83,8 @@ CUSTOMER_PROFILES = _asset("outputs", "customer_profiles")
 CUSTOMER_INTERESTS = _asset("outputs", "customer_interests")
 RECOMMENDATIONS = _asset("outputs", "recommendations")
 SIMILAR_PRODUCTS = _asset("outputs", "similar_products")
+DEFAULT_RECOMMENDATIONS = _asset("outputs", "default_recommendations")
+RECOMMENDATION_LIFT = _asset("outputs", "recommendation_lift")
 PRODUCT_COPY = _asset("outputs", "product_copy")
 COPY_CLAIMS = _asset("outputs", "copy_claims")
 

@@ -98,7 +98,7 @@ def read(sql: str, params: Sequence[object] = ()) -> pa.Table:
     """Run one reading statement against everything published and built so far; never waits, never locks.
 
     `raw, staging, intermediate, marts, outputs, reports` are those of the last finished writer; `ops.runs`,
-    `ops.gates` and `ops.promotions` are of this moment.
+    `ops.gates`, `ops.promotions` and `ops.reactions` are of this moment.
 
     Raises:
         WarehouseMissing: this shop has no warehouse yet.
@@ -246,6 +246,11 @@ def _ensure_output(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         f"{c.name} {c.sql_type}{' not null' if c.required else ''}" for c in contract.columns + PROVENANCE
     )
     connection.execute(f"create table if not exists {contract.qualified} ({columns})")
+    # A table of an earlier release lacks what its contract has gained since; the rows there have nothing to say of it.
+    for column in contract.columns + PROVENANCE:
+        connection.execute(
+            f"alter table {contract.qualified} add column if not exists {column.name} {column.sql_type}"
+        )
     latest = ", ".join(contract.current_key)
     same = " and ".join(f"later.{c} = rows.{c}" for c in contract.current_key)
     connection.execute(

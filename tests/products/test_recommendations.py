@@ -43,12 +43,22 @@ def extracts(
     known = {
         c: (False, None, "zh" if c.endswith("7") else None) for c in table["customer_id"].to_pylist()
     } | SPECIAL
+    nothing_to_obey(day)
     features = pa.table({
+        "marketing": pa.array([v[3] if len(v) > 3 else None for v in known.values()], pa.string()),
         "customer_id": list(known), "is_bot": [v[0] for v in known.values()],
         "profiling": pa.array([v[1] for v in known.values()], pa.string()),
         "locale": pa.array([v[2] for v in known.values()], pa.string()),
     })  # fmt: skip
     lake.write("customer_features", day, features, key=("customer_id",))
+
+
+def nothing_to_obey(day: date) -> None:
+    """Extracts of a shop without rules, in which nobody was shown anything yet."""
+    rules = {name: pa.array([], pa.string()) for name in ("rule_id", "action", "placement", "product_id")}
+    lake.write("recommendation_rules", day, pa.table(rules), key=("rule_id",))
+    shown = {name: pa.array([], pa.string()) for name in ("customer_id", "product_id", "placement")}
+    lake.write("exposures", day, pa.table(shown), key=("customer_id",))
 
 
 def night(day: date) -> list[Outcome]:
@@ -197,11 +207,12 @@ def test_who_refused_training_gets_a_list_of_their_own_that_no_model_learnt_from
 def test_a_shop_without_orders_or_products_publishes_no_rows(registry: Path) -> None:
     nothing = purchases({})
     lake.write("purchases", DAY, nothing, key=("customer_id",))
+    nothing_to_obey(DAY)
     lake.write("products", DAY, pa.table({
         "product_id": pa.array([], pa.string()), "title": pa.array([], pa.string()), "is_available": pa.array([], pa.bool_()),
     }), key=("product_id",))  # fmt: skip
     lake.write("customer_features", DAY, pa.table({
-        "customer_id": pa.array(["x"]), "is_bot": pa.array([False]), "profiling": pa.array([None], pa.string()),
+        "customer_id": pa.array(["x"]), "is_bot": pa.array([False]), "marketing": pa.array([None], pa.string()), "profiling": pa.array([None], pa.string()),
         "locale": pa.array([None], pa.string()),
     }), key=("customer_id",))  # fmt: skip
     assert [outcome.rows_out for outcome in night(DAY)] == [0, 0, 0]

@@ -63,15 +63,32 @@ def interest(n: int) -> dict[str, Any]:
 def slot(n: int) -> dict[str, Any]:
     return {
         "customer_id": f"c{n // 2}", "placement": "home", "rank": n % 2 + 1, "product_id": f"p{n % 2 + 1}",
-        "score": 0.5, "propensity": 1.0, "is_personalised": True, "reason_code": "bought_together",
-        "reason_text": "Because of your towel.", "fallback_reason": None, **WHO,
+        "score": 0.5, "propensity": 1.0, "is_personalised": True, "reason_code": "because_you_bought",
+        "reason_text": "Because of your towel.", "fallback_reason": None, "is_exploration": False,
+        "candidate_source": "blend", "rules_applied": "[]", "rank_before_rules": n % 2 + 1,
+        "because_product_ids": '["p3"]', **WHO,
+    }  # fmt: skip
+
+
+def default_slot(n: int) -> dict[str, Any]:
+    return {
+        "placement": ("home", "email", "product_page")[n // 2 % 3], "rank": n % 2 + 1, "product_id": f"p{n % 2 + 1}",
+        "score": 0.5, "candidate_source": "popularity", "rank_before_rules": n % 2 + 1, "rules_applied": "[]",
+        "propensity": 1.0, "reason_code": "popular", **WHO,
+    }  # fmt: skip
+
+
+def lift(n: int) -> dict[str, Any]:
+    return {
+        "placement": ("home", "email")[n % 2], "lists_from": date(2026, 2, 28), "customers": 10, "own_hit_rate": 0.5,
+        "default_hit_rate": 0.25, "lift": 0.25, "lift_low": 0.0, "lift_high": 0.5, **WHO,
     }  # fmt: skip
 
 
 def neighbour(n: int) -> dict[str, Any]:
     return {
         "product_id": "p4" if n < 2 else f"q{n}", "rank": n % 2 + 1 if n < 2 else 1, "similar_product_id": f"p{n % 3 + 1}",
-        "score": 0.5, "reason_code": "alike", **WHO,
+        "score": 0.5, "reason_code": "similar_text", **WHO,
     }  # fmt: skip
 
 
@@ -141,7 +158,31 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], Mapping[str, Any], list[
         ({"score": float("nan")}, {"every score is a number"}),
         ({"propensity": 0.0}, {"propensity is at least 1e-06 and at most 1"}),
         ({"is_personalised": False}, {"a list that is not personal says why"}),
-        ({"reason_code": None}, {"reason_code is never missing"}),
+        ({"reason_code": None}, {"reason_code is never missing", "because you bought names what was bought, and no other reason does"}),
+        ({"placement": "cart"}, {"placement is one of the known values", "ranks of a list count 1, 2, 3 without gaps"}),
+        ({"reason_code": "fate", "because_product_ids": "[]"}, {"reason_code is one of the known values"}),
+        ({"is_exploration": True, "propensity": 0.1}, {"what was drawn by chance says so"}),
+        ({"is_exploration": True, "reason_code": "because_we_explore", "because_product_ids": "[]"},
+         {"what was drawn by chance was not certain"}),
+        ({"is_exploration": True, "reason_code": "because_we_explore", "because_product_ids": "[]", "propensity": 0.1,
+          "is_personalised": False, "fallback_reason": "bot"}, {"lists without anybody's traits do not explore"}),
+        ({"candidate_source": "rule:r1", "rank_before_rules": None}, {"what a rule put there or promotes names the rule"}),
+        ({"reason_code": "because_we_promote", "because_product_ids": "[]"},
+         {"what a rule put there or promotes names the rule"}),
+        ({"rank_before_rules": None}, {"what was a candidate has a place before rules, what a rule brought has none"}),
+        ({"rank_before_rules": 0}, {"rank_before_rules is at least 1"}),
+        ({"is_personalised": False, "fallback_reason": "profiling_refused"}, {"who must not be profiled has no purchase named"}),
+        ({"candidate_source": "rule:r1", "rank_before_rules": None, "rules_applied": '["r1"]',
+          "reason_code": "because_we_promote", "because_product_ids": "[]"}, set()),
+        ({}, set()),
+    ]),
+    "default_recommendations": (default_slot, SHELF, [
+        ({}, set()), ({}, set()), ({}, set()), ({"score": float("nan")}, {"every score is a number"}),
+        ({"product_id": "p4"}, {"every product is active and in stock"}), ({"propensity": 0.5}, {"propensity is at least 1 and at most 1"}),
+    ]),
+    "recommendation_lift": (lift, {}, [
+        ({"lift": 0.3, "lift_low": 0.31}, {"the lift is the difference of the two shares", "the lift lies in its interval"}),
+        ({"customers": 0, "lists_from": DAY}, {"customers is at least 1", "no list is judged by what it could know"}),
     ]),
     "similar_products": (neighbour, SHELF | {"product_ids": {"p4", *(f"q{n}" for n in range(2, 9))}}, [
         ({}, set()), ({}, set()), ({}, set()),
@@ -150,7 +191,8 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], Mapping[str, Any], list[
         ({"similar_product_id": "p4"}, {"every similar product is active and in stock"}),
         ({"rank": 2}, {"ranks of a list count 1, 2, 3 without gaps"}),
         ({"score": float("inf")}, {"every score is a number"}),
-        ({"product_id": "q2"}, {"one row a product_id and rank", "ranks of a list count 1, 2, 3 without gaps"}),
+        ({"product_id": "q2"}, {"one row a product_id and reason_code and rank", "ranks of a list count 1, 2, 3 without gaps"}),
+        ({"reason_code": "alike"}, {"reason_code is one of the known values"}),
     ]),
     "product_copy": (text, WRITTEN, [
         ({}, set()),

@@ -24,7 +24,7 @@ Derive = Callable[["pd.DataFrame", date, Mapping[str, Any]], "pd.DataFrame"]
 
 NAMES = (
     "arrivals", "training_purchases", "customer_profiles", "customer_interests", "recommendations",
-    "similar_products", "product_copy", "copy_claims",
+    "similar_products", "default_recommendations", "recommendation_lift", "product_copy", "copy_claims",
 )  # fmt: skip
 
 

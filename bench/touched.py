@@ -1,0 +1,115 @@
+"""What a night costs on which few customers bought something, against one on which all lists are made anew.
+
+    python bench/touched.py --shop PATH [--share 0.01] [--home DIR] [--json FILE]
+
+Needs the shop's extracts (`nightmarket run --shop PATH --only build_warehouse`, and `finetune_models` for a champion) in
+that home. Publishes the lists of the extracts' day, writes extracts of the next day in which a share of the customers
+bought one more product, and measures `recommendations.make` for that day twice, each time in a process of its own: as it
+is, and with all lists expired. Texts are embedded before, so that the full night is not made dear by what is done once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def publish(day: date) -> None:
+    """The lists of the first day, as a night publishes them."""
+    from nightmarket import products
+    from nightmarket.products.recommendations import PRODUCT
+
+    for step in (products.generate, products.check, products.publish):
+        step(PRODUCT, day, f"bench-{day}")
+
+
+def one_more(day: date, share: float) -> int:
+    """Extracts of the next day, in which a share of the customers bought one more product; says how many."""
+    from nightmarket import lake
+    from nightmarket.transform import MARTS
+
+    nxt = day + timedelta(days=1)
+    for name, key in MARTS.items():
+        if name != "purchases" and lake.manifest(name, day):
+            lake.write(name, nxt, lake.read(name, day), key=key)
+    purchases = lake.read("purchases", day)
+    random = np.random.default_rng(7)
+    customers = purchases["customer_id"].unique().to_pylist()
+    picked = random.choice(len(customers), max(1, round(share * len(customers))), replace=False)
+    some = set(customers[i] for i in picked)
+    at = [purchases["customer_id"].index(c).as_py() for c in sorted(some)]
+    more = purchases.take(pa.array(at))
+    products = purchases["product_id"].unique()
+    more = more.set_column(
+        more.column_names.index("product_id"), "product_id",
+        products.take(pa.array(random.integers(0, len(products), more.num_rows))).cast(pa.string()),
+    )  # fmt: skip
+    kind = more.schema.field("ordered_at").type
+    more = more.set_column(
+        more.column_names.index("ordered_at"), "ordered_at", pa.array([day] * more.num_rows, pa.date32()).cast(pa.timestamp("us")).cast(kind)
+    )  # fmt: skip
+    lake.write(
+        "purchases", nxt, pa.concat_tables([purchases, more.cast(purchases.schema)]), key=MARTS["purchases"]
+    )
+    return len(some)
+
+
+def made(day: date) -> dict[str, object]:
+    """One call of `make` in this process: seconds with all it imports and loads, and what it made."""
+    started = time.perf_counter()
+    from nightmarket.products import recommendations
+
+    result = recommendations.make(day, "bench")
+    seconds = time.perf_counter() - started
+    rows = {name: table.num_rows for name, table in result.rows.items()}
+    return {"seconds": round(seconds, 2), "rows": rows, "note": result.outcome.note}
+
+
+def main() -> None:
+    """Run the three nights and print a line each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shop", required=True)
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--share", type=float, default=0.01)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--make", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    from nightmarket.settings import choose_shop
+
+    settings = choose_shop(given.shop, given.home)
+    if given.make:
+        print(json.dumps(made(date.fromisoformat(given.make))))
+        return
+    days = sorted(p.name.removeprefix("day=") for p in (settings.state / "lake" / "purchases").glob("day=*"))
+    day = date.fromisoformat(days[0])
+    publish(day)
+    touched = one_more(day, given.share)
+    command = [sys.executable, __file__, "--shop", given.shop, "--make", str(day + timedelta(days=1))]
+    told: dict[str, object] = {"customers_touched": touched}
+    for name, extra in (("touched", {}), ("all", {"NIGHTMARKET_LISTS_EXPIRE_AFTER_DAYS": "1"})):
+        found = subprocess.run(
+            command, env=os.environ | extra, cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        told[name] = json.loads(found.stdout.splitlines()[-1])
+        print(name, told[name])
+    told["share"] = round(told["touched"]["seconds"] / told["all"]["seconds"], 4)  # type: ignore[index]
+    print("share of the full night's cost:", told["share"])
+    if given.json:
+        given.json.write_text(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
