@@ -13,7 +13,7 @@ import pytest
 
 from nightmarket import lake, ledger, ranking, tracking
 from nightmarket.errors import ExtractMissing
-from nightmarket.ranking import Blend, Popularity
+from nightmarket.ranking import Mixture, Popularity
 from nightmarket.settings import get_settings
 from nightmarket.training import finetune
 from tests.ranking.purchases import purchases, shop
@@ -55,13 +55,13 @@ def test_a_shop_with_a_pattern_gets_a_champion_with_its_card_and_report() -> Non
     extract(DAY, walkers())
     assert night(DAY)[2].startswith("version 1 is champion: better than item_to_item")
     held = tracking.champion("ranking")
-    assert held is not None and isinstance(ranking.load(held.path / "ranker"), Blend)
+    assert held is not None and isinstance(ranking.load(held.path / "ranker"), Mixture)
     assert isinstance(ranking.load(held.path / "popularity"), Popularity)
     assert decisions() == [("1", "promoted")]
     report = json.loads(held.tags["gate_report"])
     assert report["promote"] and report["examples"] == held.metrics["examples"] > 200
     assert held.metrics["ndcg_10"] > held.metrics["item_to_item.ndcg_10"] > held.metrics["popularity.ndcg_10"]
-    assert held.params["blend"]["ease"]["max_items"] == 50
+    assert held.params["ranker"]["blend"]["ease"]["max_items"] == 50
     _again(held)
     _not_yet(held)
     _refreshed(held)
@@ -100,7 +100,7 @@ def _refreshed(held: tracking.Version) -> None:
     ]
     report = json.loads(fresh.tags["gate_report"])
     assert report["champion"] == "1" and report["comparisons"][-1]["against"] == "the recipe of version 1"
-    assert report["kept_recipe"] and fresh.params["blend"] == held.params["blend"]
+    assert report["kept_recipe"] and fresh.params["ranker"] == held.params["ranker"]
 
 
 def test_a_shop_without_a_pattern_keeps_the_shelf_and_the_refusal_is_written_down() -> None:

@@ -15,7 +15,7 @@ from nightmarket.errors import ModelNotFound, ModelRefused
 from nightmarket.ranking.base import FORMAT, Contribution, Linear, Lists, Ranker, top_of
 from nightmarket.ranking.blend import Blend
 from nightmarket.ranking.ease import Ease
-from nightmarket.ranking.interactions import HISTORY_CAP, Catalogue, Histories, Interactions, learnable
+from nightmarket.ranking.interactions import HISTORY_CAP, Catalogue, Histories, Interactions, Texts, learnable
 from nightmarket.ranking.item_to_item import ItemToItem
 from nightmarket.ranking.mixture import Mixture
 from nightmarket.ranking.popularity import Popularity
@@ -55,5 +55,5 @@ def load(folder: Path) -> Ranker:
 
 __all__ = [
     "HISTORY_CAP", "MODELS", "Blend", "Catalogue", "Contribution", "Ease", "Histories", "Interactions", "ItemToItem",
-    "Linear", "Lists", "Mixture", "Popularity", "Ranker", "Sequential", "learnable", "load", "top_of",
+    "Linear", "Lists", "Mixture", "Popularity", "Ranker", "Sequential", "Texts", "learnable", "load", "top_of",
 ]  # fmt: skip

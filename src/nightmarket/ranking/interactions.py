@@ -165,8 +165,14 @@ class Histories:
         picked = self.rows(rows)
         gone = np.zeros(len(picked.items), np.bool_)
         gone[picked.offsets[:-1] + places] = True
-        offsets = picked.offsets - np.arange(len(rows) + 1)
-        return Histories(picked.customer_ids, offsets, picked.items[~gone], picked.ages[~gone], self.digest)
+        return picked.dropping(gone)
+
+    def dropping(self, gone: NDArray[np.bool_]) -> Histories:
+        """The same rows without the items that are flagged."""
+        kept = np.concatenate([[0], np.cumsum(~gone)]).astype(np.int64)
+        return Histories(
+            self.customer_ids, kept[self.offsets], self.items[~gone], self.ages[~gone], self.digest
+        )
 
     def places(self) -> NDArray[np.int64]:
         """How many later products stand before each item in its own row: 0 for the latest."""

@@ -34,10 +34,16 @@ class Mixture(ByDeletion):
         return self
 
     def score(self, histories: Histories) -> NDArray[np.float32]:
+        next_up, together = self.views(histories)
+        together *= 1 - self.share
+        together += self.share * next_up
+        return together
+
+    def views(self, histories: Histories) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The transformer's probabilities and the blend's shares of a block of histories (rows x products each)."""
         shares = np.maximum(self.blend.score(histories), 0)
-        shares *= (1 - self.share) / np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
-        shares += self.share * self.sequential.score(histories)
-        return shares
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
+        return self.sequential.score(histories), shares
 
     def params(self) -> dict[str, Any]:
         return {

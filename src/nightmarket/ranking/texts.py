@@ -49,6 +49,8 @@ def texts_of(
     by_code[catalogue.codes(products["product_id"])] = vectors
 
     def texts_by_id(product_ids: Sequence[str]) -> NDArray[np.float32]:
-        return by_code[catalogue.codes(list(product_ids))]  # a product that is not there has the last row, zeros
+        return by_code[
+            catalogue.codes(list(product_ids))
+        ]  # a product that is not there has the last row, zeros
 
     return texts_by_id, left

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Rows of logits made at once: 128 x 12,000 products in fp32 are 6 MB, which stay in cache.
 CHUNK = 128
 # Beyond this many products a step compares with a random part of them, this large.
-MOST_COMPARED = 30_000
+MOST_COMPARED = 15_000
 WARM_UP = 50  # steps, or a tenth of all
 LAST_RATE = 0.05  # share of the learning rate that is left at the end
 
@@ -43,7 +43,7 @@ class Recipe:
         dimensions, layers, heads, length: of the transformer; it reads the latest `length` products.
         dropout, learning_rate: of the training (AdamW without decay; the rate falls as a cosine).
         epochs: passes over all customers; more of them only learn by heart.
-        steps, positions: steps of a pass: about `steps`, more where one would predict more than `positions` places.
+        steps, fewest, positions: steps of a pass: about `steps`, each of `fewest` to `positions` predicted places.
     """
 
     dimensions: int = 128
@@ -54,6 +54,7 @@ class Recipe:
     learning_rate: float = 0.004
     epochs: int = 7
     steps: int = 80
+    fewest: int = 64
     positions: int = 2048
     seed: int = 7
 
@@ -232,7 +233,7 @@ def _batches(able: list[NDArray[np.int32]], recipe: Recipe, epoch: int) -> Itera
     random = np.random.default_rng([recipe.seed, epoch])
     longest = recipe.length + 1
     lengths = np.minimum([len(s) for s in able], longest)
-    most = min(recipe.positions, int((lengths - 1).sum()) // recipe.steps)
+    most = min(recipe.positions, max(int((lengths - 1).sum()) // recipe.steps, recipe.fewest))
     order = random.permutation(len(able))
     order = order[np.argsort(lengths[order], kind="stable")]
     cuts, begin = [], 0

@@ -165,13 +165,13 @@ def freeze(day: date, *, seed: int) -> tuple[Manifest, bool]:
     return written, True
 
 
-def load(day: date) -> Examples:
-    """The examples frozen for a day.
+def load(day: date, *, catalogue: Catalogue | None = None) -> Examples:
+    """The examples frozen for a day, coded with `catalogue` (by default the products that were bought).
 
     Raises:
         ExtractMissing: they were never made.
     """
-    return Examples(lake.read(NAME, day))
+    return Examples(lake.read(NAME, day), catalogue=catalogue)
 
 
 def shuffle_ties(purchases: pa.Table, *, seed: int) -> pa.Table:

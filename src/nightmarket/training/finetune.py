@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,30 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from nightmarket import lake, tracking, warehouse
+from nightmarket import lake, ranking, tracking, warehouse
 from nightmarket.ledger import Outcome
-from nightmarket.ranking import Blend, Ease, Histories, ItemToItem, Popularity
+from nightmarket.ranking import Catalogue, Histories, ItemToItem, Mixture, Popularity, Ranker, Texts
+from nightmarket.ranking.texts import texts_of
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import examples, scorecard
+from nightmarket.training import card, examples, faithfulness, recipe, scorecard, shadow, slices, worst
 from nightmarket.training.examples import Examples
 from nightmarket.training.scorecard import Score
 
 TASK = "ranking"
 DAG = "finetune_models"
+REPORT = "gate_report.json"
+SHADOW = "shadow_recommendations"
 
-# The recipe: what is tried, on validation only. A change here is a new recipe and calls for training again.
-RECIPE = "blend-1"
-HALF_LIVES = (1.0, 2.0, 5.0, 20.0)  # orders
-L2S = (30.0, 100.0, 300.0)
-WEIGHTS = (0.1, 0.3, 1.0)
-FOLLOW_UPS = {"reach": 0.8, "backward": 0.2}
-# Tuning looks at a part: half-lives, l2 and weights move the measure by much more than these 5,000 customers' noise
-# against each other (they are paired), and a dense inverse of half the size costs an eighth. Where histories are long,
-# fewer customers are asked: scoring costs what histories hold.
-TUNING_CUSTOMERS = 5_000
-TUNING_PURCHASES = 500_000
-TUNING_ITEMS = 4_000
+# Beyond this many purchases the split by time is left out: it is one more fit of everything.
+IN_TIME_PURCHASES = 500_000
+SHADOW_CUSTOMERS = 2_000
+"""Customers whose shadow lists a challenger writes before it can become champion."""
 
 
 def build_examples(day: date, run_id: str) -> Outcome:
@@ -78,22 +76,25 @@ def train(day: date, run_id: str) -> Outcome:
     manifest = lake.require(examples.NAME, day)
     if manifest.rows == 0:
         return Outcome(note="no purchases yet: recommendations use the shelf")
-    digest = warehouse.digest(recipe(settings), manifest.content_hash)
+    digest = warehouse.digest(recipe.digest(settings), manifest.content_hash)
     found = tracking.find(TASK, digest)
     if found is None:
-        frozen = examples.load(day)
+        catalogue = lake.read("products", day)
+        frozen = _examples(day, catalogue)
         if len(frozen.catalogue) < 2 or len(frozen.questions("test")) == 0:
             return Outcome(
                 rows_in=manifest.rows,
                 note="too little to learn from: no customer came back for another product",
             )
-        scratch = Path(tempfile.mkdtemp(prefix=".training-", dir=settings.state))
-        try:
-            found = tracking.register(
-                TASK, _trained(frozen, manifest, digest, day, run_id, scratch, settings)
-            )
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        # Kept when training is killed: what it had learnt is gone on from. Another training begins with an empty folder.
+        scratch = settings.state / "training" / f"{TASK}-{digest[:12]}"
+        for other in scratch.parent.glob(f"{TASK}-*"):
+            if other != scratch:
+                shutil.rmtree(other, ignore_errors=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        work = _Work(day, run_id, digest, manifest, catalogue, frozen, scratch, settings)
+        found = tracking.register(TASK, _trained(work))
+        shutil.rmtree(scratch, ignore_errors=True)
     return Outcome(
         rows_in=manifest.rows, rows_out=1, note=f"version {found.version} from {manifest.rows} purchases"
     )
@@ -122,18 +123,10 @@ def promote(day: date, run_id: str) -> Outcome:
     return Outcome(rows_in=1, rows_out=1, note=f"version {waiting.version} is champion: {report['reason']}")
 
 
-def recipe(settings: Settings) -> str:
-    """A digest of everything beside the purchases that decides what is trained."""
-    return warehouse.digest(
-        RECIPE, HALF_LIVES, L2S, WEIGHTS, sorted(FOLLOW_UPS.items()), TUNING_CUSTOMERS, TUNING_PURCHASES, TUNING_ITEMS,
-        settings.ease_max_items, settings.seed,
-    )  # fmt: skip
-
-
 def _due(day: date, settings: Settings) -> tuple[bool, str]:
     """Is it time to train? With the reason when it is not."""
     rows = lake.require("purchases", day)
-    tried = [v for v in tracking.versions(TASK) if v.tags.get("recipe") == recipe(settings)]
+    tried = [v for v in tracking.versions(TASK) if v.tags.get("recipe") == recipe.digest(settings)]
     if not tried:
         return True, ""
     last = tried[-1]
@@ -151,121 +144,194 @@ def _due(day: date, settings: Settings) -> tuple[bool, str]:
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """Models fitted on the same purchases."""
+class _Work:
+    """One training: for which day, from which examples and texts, with which settings, in which folder."""
 
-    popularity: Popularity
-    item_to_item: ItemToItem
-    blend: Blend
+    day: date
+    run_id: str
+    digest: str
+    manifest: lake.Manifest
+    catalogue: pa.Table
+    frozen: Examples
+    scratch: Path
+    settings: Settings
+
+    def checkpoint(self, name: str) -> Path:
+        return self.scratch / f"checkpoint-{name}"
 
 
-def _trained(
-    frozen: Examples,
-    manifest: lake.Manifest,
-    digest: str,
-    day: date,
-    run_id: str,
-    scratch: Path,
-    settings: Settings,
-) -> tracking.Training:
-    """Tune, measure once, fit on everything, and write the files to be registered into `scratch`."""
-    plain, tuned = tune(frozen, settings)
+def _examples(day: date, catalogue: pa.Table) -> Examples:
+    """The frozen examples, coded with every product that was bought or is on sale."""
+    bought = lake.read(examples.NAME, day, ["product_id"])["product_id"]
+    on_sale = catalogue
+    if "is_available" in catalogue.column_names:
+        on_sale = catalogue.filter(catalogue["is_available"])
+    ids = pa.chunked_array([*bought.chunks, *on_sale["product_id"].chunks], pa.string())
+    return examples.load(day, catalogue=Catalogue.of(ids))
+
+
+def _texts(work: _Work) -> tuple[Texts | None, int]:
+    """The texts of the catalogue within the night's budget, most bought first; and how many wait for another night."""
+    if not {"title", "brand", "category"} & set(work.catalogue.column_names):
+        return None, 0
+    codes = work.frozen.catalogue.codes(work.catalogue["product_id"])
+    counts = np.bincount(
+        work.frozen.catalogue.codes(work.frozen.purchases["product_id"]), minlength=len(work.frozen.catalogue)
+    )
+    buyers = np.where(codes >= 0, counts[np.maximum(codes, 0)], -1).astype(np.float64)
+    return texts_of(work.catalogue, first=buyers, most=work.settings.texts_embedded_per_night)
+
+
+def _trained(work: _Work) -> tracking.Training:
+    """Tune, measure once, fit on everything, and write the files to be registered."""
+    settings, frozen = work.settings, work.frozen
+    texts, waiting = _texts(work)
+    chosen = recipe.tune(frozen, settings, texts, work.checkpoint("validation"))
     held = tracking.champion(TASK)
-    theirs = held.params.get("blend") if held is not None and "blend" in held.params else None
+    theirs = _recipe_of(held)
     before, questions = frozen.before("test"), frozen.questions("test")
-    fitted = _Fitted(Popularity().fit(before), ItemToItem(**plain).fit(before), Blend.of(tuned).fit(before))
-    score = scorecard.measure(fitted.blend, fitted.popularity, questions)
+    popularity = Popularity().fit(before)
+    categories = _categories(work)
+
+    def measured(ranker: Ranker) -> Score:
+        return scorecard.measure(ranker, popularity, questions, learnt=before, categories=categories)
+
+    candidate = recipe.build(chosen.ranker, before, texts, checkpoint=work.checkpoint("test"))
+    score = measured(candidate)
     shelf = {
-        "popularity": scorecard.measure(fitted.popularity, fitted.popularity, questions),
-        "item_to_item": scorecard.measure(fitted.item_to_item, fitted.popularity, questions),
+        "popularity": measured(popularity),
+        "item_to_item": measured(ItemToItem(**chosen.item_to_item).fit(before)),
     }
-    chosen, kept, rival = tuned, False, None
+    rival, kept, ranker = None, False, chosen.ranker
     if held is not None and theirs is not None:
-        rival = (
-            score
-            if theirs == tuned
-            else scorecard.measure(Blend.of(theirs).fit(before), fitted.popularity, questions)
-        )
+        same = theirs == chosen.ranker
+        other = candidate if same else recipe.build(theirs, before, texts, like=candidate)
+        rival = score if same else measured(other)
         if not scorecard.certainly_better(score, rival, settings.seed):
-            chosen, score, kept = theirs, rival, True
+            candidate, score, ranker, kept = other, rival, theirs, True
+    masks = slices.of(questions, before, locales=_locales(work))
+    reasons = faithfulness.measure(candidate, questions.histories, seed=settings.seed)
     report = scorecard.report(
         candidate=score, shelf=shelf, champion=(held.version, rival) if held and rival else None, kept_recipe=kept,
-        seed=settings.seed,
-    )  # fmt: skip
+        seed=settings.seed, slices=masks, in_time=_in_time(work, ranker, chosen.item_to_item, texts),
+        budgets=scorecard.Budgets.of(settings),
+    ) | {"faithfulness": reasons._asdict()}  # fmt: skip
     everything = frozen.everything()
-    files = scratch / "model"
-    serving = Blend.of(chosen).fit(everything)
+    files = work.scratch / "model"
+    shutil.rmtree(files, ignore_errors=True)
+    serving = recipe.build(ranker, everything, texts, checkpoint=work.checkpoint("everything"))
     serving.save(files / "ranker")
     popularity = Popularity().fit(everything)
     popularity.save(files / "popularity")
     if not report["promote"]:  # then the shelf may have to serve, the same one until the next training
-        ItemToItem(**plain).fit(everything).save(files / "item_to_item")
-    purchases = lake.require("purchases", day)
+        ItemToItem(**chosen.item_to_item).fit(everything).save(files / "item_to_item")
+    report["shadow"], pages = _shadow(work, serving, popularity, held)
+    reference = max(shelf, key=lambda name: shelf[name].averages[scorecard.MEASURE])
+    pages["worst_examples.html"] = worst.page(
+        worst.examples(score, questions, masks, candidate, seed=settings.seed, against=shelf[reference]),
+        frozen.catalogue.product_ids, _titles(work), model=f"{TASK}, {work.day}", against=reference,
+        sizes={name: int(mask.sum()) for name, mask in masks.items()},
+    )  # fmt: skip
+    (files / REPORT).write_text(_json(report))
+    purchases = lake.require("purchases", work.day)
     params = {
-        "base_model": "none (closed form)", "recipe": RECIPE, "seed": settings.seed, "window": "all purchases",
-        "blend": chosen, "item_to_item": plain,
+        "base_model": "none (trained from scratch)", "recipe": recipe.NAME, "seed": settings.seed,
+        "window": "all purchases", "texts_waiting": waiting, "ranker": ranker, "item_to_item": dict(chosen.item_to_item),
     }  # fmt: skip
-    card = _card(day, manifest, frozen, params, report, settings)
     return tracking.Training(
-        day=day, run_id=run_id, dag_id=DAG, inputs_digest=digest, params=params, metrics=_metrics(score, shelf, report),
+        day=work.day, run_id=work.run_id, dag_id=DAG, inputs_digest=work.digest, params=params,
+        metrics=_metrics(score, shelf, report) | {"faithfulness": reasons.share},
         datasets=[
-            tracking.DataSet("purchases", purchases.content_hash, "marts.purchases", day, purchases.rows, "source"),
-            tracking.DataSet(examples.NAME, manifest.content_hash, f"lake.{examples.NAME}", day, manifest.rows, "training"),
+            tracking.DataSet("purchases", purchases.content_hash, "marts.purchases", work.day, purchases.rows, "source"),
+            tracking.DataSet(
+                examples.NAME, work.manifest.content_hash, f"lake.{examples.NAME}", work.day, work.manifest.rows, "training"
+            ),
         ],
-        model=files, loader="nightmarket.ranking.served", example=_example(popularity), requirements=_requirements(),
-        documents={"model_card.md": card, "gate_report.json": _json(report)},
+        model=files, loader="nightmarket.ranking.served", example=_example(popularity),
+        requirements=_requirements(ranker["kind"]),
+        documents={"model_card.md": card.text(work.day, work.manifest, frozen, params, report), REPORT: _json(report)} | pages,
         tags={
-            "recipe": recipe(settings), "purchases_digest": purchases.content_hash, "purchases": str(purchases.rows),
-            "gate_report": _json(report), "shelf": "no" if report["promote"] else "yes",
+            "recipe": recipe.digest(settings), "purchases_digest": purchases.content_hash, "purchases": str(purchases.rows),
+            "gate_report": _json(scorecard.summary(report)), "shelf": "no" if report["promote"] else "yes",
         },
     )  # fmt: skip
 
 
-def tune(frozen: Examples, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the shelf's item-to-item and of the blend, chosen on validation one after the other.
-
-    Without validation purchases (every customer bought twice at most) the first choices hold.
-    """
-    per_customer = max(frozen.purchases.num_rows // max(frozen.customers, 1), 1)
-    questions = frozen.questions(
-        "validation", most=min(TUNING_CUSTOMERS, max(TUNING_PURCHASES // per_customer, 500))
-    )
-    items = min(settings.ease_max_items, TUNING_ITEMS)
-    plain, follow, ease = ItemToItem(), ItemToItem(**FOLLOW_UPS), Ease(L2S[1], max_items=items)  # type: ignore[arg-type]
-    blend = Blend(ease, follow, WEIGHTS[1])
-    if len(questions):
-        before = frozen.before("validation")
-        popularity = Popularity().fit(before)
-
-        def gain(model: Any) -> float:
-            return scorecard.measure(model, popularity, questions).averages[scorecard.MEASURE]
-
-        plain.fit(before)
-        plain.half_life = max(HALF_LIVES, key=lambda h: (gain(_with(plain, half_life=h)), -h))
-        follow.fit(before)
-        follow.half_life = max(HALF_LIVES, key=lambda h: (gain(_with(follow, half_life=h)), -h))
-        best: tuple[float, float, float] | None = None
-        for l2 in L2S:
-            trial = Ease(l2, max_items=items).fit(before)
-            for half_life in HALF_LIVES:
-                scored = (gain(_with(trial, half_life=half_life)), -half_life, l2)
-                if best is None or scored > best:
-                    best, ease = scored, _with(trial, half_life=half_life)
-        if best is not None:
-            ease.half_life = -best[1]  # the loop went on with the same model
-        blend = Blend(ease, follow, WEIGHTS[1])
-        blend.catalogue = frozen.catalogue
-        blend.weight = max(WEIGHTS, key=lambda w: (gain(_with(blend, weight=w)), -w))
-    chosen = blend.params()
-    chosen["ease"]["max_items"] = settings.ease_max_items
-    return plain.params(), chosen
+def _recipe_of(held: tracking.Version | None) -> dict[str, Any] | None:
+    """What the champion was made with, or None where it cannot be made again."""
+    if held is None:
+        return None
+    params = held.params.get("ranker")
+    return dict(params) if isinstance(params, Mapping) and "kind" in params else None
 
 
-def _with(model: Any, **changed: Any) -> Any:
-    """The same fitted model with other numbers that only count when it scores."""
-    for name, value in changed.items():
-        setattr(model, name, value)
-    return model
+def _in_time(
+    work: _Work, ranker: Mapping[str, Any], plain: Mapping[str, Any], texts: Texts | None
+) -> scorecard.InTime | None:
+    """The recipe on the split by the clock, or None where the shop is too large or too young for it."""
+    frozen = work.frozen
+    if frozen.purchases.num_rows > IN_TIME_PURCHASES:
+        return None
+    cut = frozen.time_cut()
+    questions, before = frozen.questions_in_time(cut, seed=work.settings.seed), frozen.before_time(cut)
+    if len(questions) < scorecard.LEAST_EXAMPLES or not len(before):
+        return None
+    popularity = Popularity().fit(before)
+    candidate = recipe.build(ranker, before, texts, checkpoint=work.checkpoint("time"))
+    models: dict[str, Ranker] = {"popularity": popularity, "item_to_item": ItemToItem(**plain).fit(before)}
+    shelf = {name: scorecard.measure(model, popularity, questions) for name, model in models.items()}
+    return scorecard.InTime(
+        scorecard.measure(candidate, popularity, questions), shelf, slices.of(questions, before, locales=_locales(work))
+    )  # fmt: skip
+
+
+def _shadow(
+    work: _Work, serving: Ranker, popularity: Popularity, held: tracking.Version | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Lists nobody is shown, of customers drawn by id, kept in the lake; how they differ from the champion's, and a page."""
+    customers = sorted(pc.unique(work.frozen.purchases["customer_id"]).to_pylist())
+    drawn = sorted(sorted(customers, key=lambda c: zlib.crc32(c.encode()))[:SHADOW_CUSTOMERS])
+    histories = Histories.of(work.frozen.purchases, work.frozen.catalogue, drawn)
+    champion = ranking.load(held.path / "ranker") if held else None
+    theirs = ranking.load(held.path / "popularity") if held else None
+    allowed = None
+    if "is_available" in work.catalogue.column_names:
+        allowed = work.catalogue.filter(work.catalogue["is_available"])["product_id"]
+    lists, difference = shadow.shadow(
+        serving, champion, popularity, histories, work.settings.recommendations_per_customer,
+        champion_popularity=theirs if isinstance(theirs, Popularity) else None, allowed_ids=allowed,
+    )  # fmt: skip
+    lake.write(SHADOW, work.day, lists, key=("customer_id", "rank"))
+    title = f"version {held.version}" if held else "nothing"
+    return difference, {"shadow.html": shadow.page(difference, _titles(work), champion=title)}
+
+
+def _titles(work: _Work) -> dict[str, str]:
+    if "title" not in work.catalogue.column_names:
+        return {}
+    rows = zip(work.catalogue["product_id"].to_pylist(), work.catalogue["title"].to_pylist(), strict=True)
+    return {product: title for product, title in rows if title}
+
+
+def _categories(work: _Work) -> NDArray[np.int32] | None:
+    """The first step of each product's category path as a code, -1 for none."""
+    if "category" not in work.catalogue.column_names:
+        return None
+    found = np.full(len(work.frozen.catalogue), -1, np.int32)
+    names: dict[str, int] = {}
+    codes = work.frozen.catalogue.codes(work.catalogue["product_id"])
+    for code, path in zip(codes.tolist(), work.catalogue["category"].to_pylist(), strict=True):
+        if code >= 0 and path:
+            found[code] = names.setdefault(path.split(">")[0].strip(), len(names))
+    return found if names else None
+
+
+def _locales(work: _Work) -> dict[str, str | None] | None:
+    """Customer id to locale, where the day's extract knows them."""
+    if lake.manifest("customers", work.day) is None:
+        return None
+    known = lake.read("customers", work.day, ["customer_id", "locale"])
+    return dict(zip(known["customer_id"].to_pylist(), known["locale"].to_pylist(), strict=True))
 
 
 def _metrics(score: Score, shelf: Mapping[str, Score], report: Mapping[str, Any]) -> dict[str, float]:
@@ -288,73 +354,21 @@ def _example(popularity: Popularity) -> tuple[dict[str, list[Any]], dict[str, li
     return {"history": [popular]}, {"product_ids": [popular], "scores": [[1.0] * len(popular)]}
 
 
-def _requirements() -> list[str]:
+def _requirements(kind: str) -> list[str]:
+    names = ["mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy"]
     return [
-        f"{name}=={importlib.metadata.version(name)}"
-        for name in ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy")
+        f"{name}=={importlib.metadata.version(name).split('+')[0]}"
+        for name in (*names, *(["torch"] if kind == Mixture.kind else []))
     ]
 
 
 def _report_of(version: tracking.Version) -> dict[str, Any]:
-    return dict(json.loads(version.tags.get("gate_report", "{}")))
+    """The whole gate report of a version; the part in its tags where the file is not there."""
+    try:
+        return dict(json.loads((version.path / REPORT).read_text()))
+    except FileNotFoundError:
+        return dict(json.loads(version.tags.get("gate_report", "{}")))
 
 
 def _json(report: Mapping[str, Any]) -> str:
     return json.dumps(report, indent=1, sort_keys=True)
-
-
-def _card(
-    day: date, manifest: lake.Manifest, frozen: Examples, params: Mapping[str, Any], report: Mapping[str, Any],
-    settings: Settings,
-) -> str:  # fmt: skip
-    """The model card."""
-    blend = params["blend"]
-    rows = [("this model", report["candidate"]), *report["shelf"].items()]
-    names = ("ndcg_10", "recall_10", "ndcg_20", "recall_20", "mrr_20", "coverage_20")
-    table = "\n".join(
-        f"| {name} | " + " | ".join(f"{values[n]:.4f}" for n in names) + " |" for name, values in rows
-    )
-    against = "\n".join(
-        f"- against {c['against']}: {c['mean']:+.4f}, 95 % interval {c['low']:+.4f} to {c['high']:+.4f}"
-        for c in report["comparisons"]
-    )
-    return f"""# Ranker `nightmarket.{TASK}`, day {day}
-
-Ranks products for a customer by what the customer bought, latest first. EASE (closed form, l2 {blend["ease"]["l2"]:g},
-history halved every {blend["ease"]["half_life"]:g} orders, at most {blend["ease"]["max_items"]} products) plus
-{blend["weight"]:g} times item-to-item follow-ups (halved every {blend["item_to_item"]["half_life"]:g} orders).
-
-## Data
-
-{manifest.rows} purchases of {frozen.customers} customers and {len(frozen.catalogue)} products before {day}, from `marts.purchases`
-(no bots, nobody who refused training or profiling). Content hash of the frozen examples: `{manifest.content_hash}`.
-
-## How it was measured
-
-The recipe was measured on {report["examples"]} customers: of each one's last order that brought a new product, one such
-product was held out (seed {settings.seed}) and everything from that order on was kept from training. All products are
-ranked, those bought before are left out, empty places hold popular products. Half-lives, l2 and the weight were chosen
-on the order before that one; the held-out purchases were asked once.
-
-**The model in this version is fitted on all purchases, the held-out ones included**, after the recipe was measured.
-
-| | {" | ".join(names)} |
-|---|{"---|" * len(names)}
-{table}
-
-NDCG@10, paired over customers:
-
-{against}
-
-Gate: {"promote" if report["promote"] else "refuse"}: {report["reason"]}.
-
-## Limits
-
-It knows products that somebody bought; a new product has no score here. Customers without purchases get popular
-products. It says what is bought together and next, not what a recommendation would change.
-
-## Files
-
-`ranker/` and `popularity/`, and `item_to_item/` where the gate refused; each safetensors and JSON. Load with
-`nightmarket.ranking.load(folder / "ranker")`, or as an MLflow pyfunc where the package `nightmarket` is installed.
-"""
