@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from nightmarket.cli import app
 
 COMMANDS = {
-    "nightly", "run", "follow", "prepare", "query", "models", "promote", "rollback", "doctor", "up", "down",
+    "nightly", "run", "follow", "prepare", "query", "models", "promote", "rollback", "doctor", "up", "down", "rules",
 }  # fmt: skip
 
 

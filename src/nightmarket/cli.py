@@ -13,7 +13,8 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +99,51 @@ def run(
             report = night.run(chosen, [name.strip() for name in only.split(",") if name.strip()], tell)
         _tell_report(report)
     raise typer.Exit(0 if report.succeeded else 1)
+
+
+@app.command()
+def follow(
+    shop: Shop = None,
+    day: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="The coming night's day. Default: the day after the last published night.",
+        ),
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="One look, and one micro-batch if files are new.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 60.0,
+) -> None:
+    """Between two nights: make the lists of the customers anew whom new landing files touch, until stopped.
+
+    The same steps as the DAG `follow_events`, in this process. Ctrl-C ends it after the micro-batch at work."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(get_settings().threads))
+    from nightmarket import microbatch, scheduler
+
+    console = _console()
+
+    def turn() -> str | None:
+        chosen = microbatch.required_day(_date(day))
+        if not microbatch.has_work(chosen):
+            return None
+        with scheduler.only_one(get_settings()):
+            outcome = microbatch.follow(chosen, f"follow__{chosen}__{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        return f"{chosen}  {outcome.note}"
+
+    with _errors_told():
+        _last_shop(shop)
+        if once:
+            console.print(turn() or "Nothing new.", highlight=False)
+            return
+        console.print(
+            f"Following shop {get_settings().shop}: a look every {every:g} s until Ctrl-C.", highlight=False
+        )
+        with scheduler.asked_to_stop() as stop:
+            microbatch.keep_following(turn, every, stop, partial(console.print, highlight=False))
+        console.print("Stopped after the last micro-batch.")
 
 
 @app.command()
@@ -223,6 +269,47 @@ def down(shop: Shop = None) -> None:
     with _errors_told():
         _last_shop(shop)
         _console().print(serving.down())
+
+
+rules_app = typer.Typer(no_args_is_help=True, help="Rules for recommendations: look at a file before it goes live.")
+app.add_typer(rules_app, name="rules")
+RulesFile = Annotated[Path, typer.Argument(help="A file like the landing table `recommendation_rules`.")]
+
+
+@rules_app.command("check")
+def check_rules(file: RulesFile, shop: Shop = None, day: Day = None) -> None:
+    """Say everything that is wrong with a file of rules, for the shop's products. Exit 0 only if it could go live."""
+    from nightmarket.merchandising import simulate
+
+    with _errors_told():
+        _last_shop(shop)
+        book, warnings = simulate.check_file(file, _date(day))
+        for warning in warnings:
+            _console().print(f"Warning: {warning}", markup=False, highlight=False)
+        _console().print(f"{len(book.rule_ids)} rules in force, none wrong.", highlight=False)
+
+
+@rules_app.command("simulate")
+def simulate_rules(
+    file: RulesFile, shop: Shop = None, day: Day = None,
+    to: Annotated[Path | None, typer.Option(help="Write every changed product, brand and category to this .csv.")] = None,
+    top: Annotated[int, typer.Option(help="Rows shown of each kind.")] = 10,
+) -> None:  # fmt: skip
+    """Who gains and who loses exposure under a file of rules, in the lists published now. Publishes nothing."""
+    from nightmarket.merchandising import simulate
+
+    with _errors_told():
+        _last_shop(shop)
+        on = _date(day) or simulate.night()
+        book, warnings = simulate.check_file(file, on)
+        rows = simulate.report(simulate.published(book, on), to)
+        for effects in rows:
+            _console().print(
+                f"{effects.placement}: {effects.changed:,} of {effects.lists:,} lists change", highlight=False
+            )
+            _print_rows(effects.told(top))
+        for told in (*warnings, *simulate.silence(rows), simulate.APPROXIMATE):
+            _console().print(told, markup=False, highlight=False)
 
 
 def _last_shop(shop: str | None) -> None:

@@ -13,10 +13,14 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nightmarket.contracts import LANDING
 from nightmarket.errors import ShopNotFound
+from nightmarket.merchandising import RuleBook
+from nightmarket.merchandising.simulate import read_file
 from nightmarket.shops import Shop, default_day, open_shop
 from nightmarket.shops.demo import Demo, chunks
 from nightmarket.shops.demo_truth import Truth, happened, truth
@@ -131,8 +135,8 @@ def test_months_share_a_file_and_the_last_days_have_their_own() -> None:
     assert names == sorted(names)
 
 
-def test_all_twelve_tables_have_files_in_every_format_of_the_contract(full: Shop) -> None:
-    assert len(LANDING) == 12
+def test_all_thirteen_tables_have_files_in_every_format_of_the_contract(full: Shop) -> None:
+    assert len(LANDING) == 13
     endings = {table: {"".join(p.suffixes[-2:]) for p in full.files(table)} for table in LANDING}
     assert all(endings.values())
     assert {".parquet", ".csv", ".jsonl", ".csv.gz", ".jsonl.gz"} <= {
@@ -141,6 +145,23 @@ def test_all_twelve_tables_have_files_in_every_format_of_the_contract(full: Shop
     assert full.unread() == []
     assert max(len(full.files(table)) for table in LANDING) <= 11
     assert default_day(full) == date(2026, 11, 22)
+
+
+def test_the_shops_people_have_rules_that_fit_its_products_and_can_go_live(full: Shop) -> None:
+    (path,) = full.files("recommendation_rules")
+    found = rows(path)
+    assert [(row["rule_id"], row["action"]) for row in found] == [
+        ("brands-mixed", "cap"), ("candle-season", "boost"), ("mooncakes-over", "bury"), ("kopi-lane-launch", "promote"),
+    ]  # fmt: skip
+    assert all(row["owner"] and row["reason"] for row in found)
+    files = [pq.read_table(p, partitioning=None) for p in full.files("products")]
+    columns = ["product_id", "brand", "category", "attributes"]
+    products = pa.concat_tables([file.select(columns) for file in files]).group_by("product_id").aggregate(
+        [(name, "max") for name in columns[1:]]
+    ).rename_columns(columns)  # fmt: skip
+    products = products.append_column("is_available", pa.array([True] * products.num_rows))
+    book = RuleBook.of(read_file(path), products, products["product_id"].to_pylist(), date(2026, 11, 22))
+    assert len(book.rule_ids) == 4 and book.warnings == ()
 
 
 def test_the_shop_has_the_size_that_it_says(sql: duckdb.DuckDBPyConnection) -> None:

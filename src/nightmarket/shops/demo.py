@@ -35,6 +35,15 @@ currency = "SGD"
 time_zone = "Asia/Singapore"
 locales = ["en", "zh"]
 """
+# What the shop's people want of recommendations; {year} is that of the last day of the history.
+RULES_FILE = "recommendation_rules.csv"
+RULES = """\
+rule_id,action,placement,product_id,brand,category,attribute,value,per,within_days,owner,reason,starts_on,ends_on,priority
+brands-mixed,cap,,,,,,3,brand,,Merchandising,No list is one brand's shop window,,,
+candle-season,boost,,,,Home > Fragrance > Candles,,1.3,,,Wei Ling,Gifts for the end of the year,{year}-11-15,{year}-12-31,
+mooncakes-over,bury,,,,礼品 > 节令 > 月饼与礼盒,,0.3,,,Wei Ling,The festival is over,{year}-10-10,{year}-12-31,
+kopi-lane-launch,promote,home,,Kopi Lane,,,0.05,,,Daniel,Launch agreed with the maker,,,
+"""
 SINGLE_DAYS = 3  # of the history, so that its end already looks like the days that follow
 FURTHEST = 400  # days that the shop goes on after its history
 # All formats of the contract occur; what is not named here is Parquet. Reviews of single days come as CSV.
@@ -89,6 +98,8 @@ def make(demo: Demo, folder: Path, *, day: date | None = None) -> Path:
             f"Shop `demo` goes on until {furthest}, and {day} was asked for. Give an earlier DAY."
         )
     _claim(demo, folder)
+    if not (folder / RULES_FILE).exists():
+        _write(folder / RULES_FILE, RULES.format(year=demo.end.year).encode())
     until = max(demo.days - 1, demo.number(day) - 1 if day else 0)
     missing = [chunk for chunk in chunks(demo, until) if not _is_complete(folder, chunk)]
     if missing:
