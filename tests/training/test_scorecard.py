@@ -178,6 +178,9 @@ def test_the_split_by_time_refuses_what_is_certainly_worse_there() -> None:
         return judge(good, shelf, in_time=InTime(candidate, theirs, {"unknown_customers": FIRST}))
 
     assert timed(halves(0.3, 0.3))["promote"] is True  # no better is not worse
+    # worse on average, and by chance: half of the customers lose as much as the others gain, and a little more
+    assert timed(halves(0.19, 0.4))["in_time"]["comparisons"][0]["mean"] == pytest.approx(-0.005)
+    assert timed(halves(0.19, 0.4))["promote"] is True
     report = timed(halves(0.29, 0.29))
     assert report["promote"] is False
     assert (
