@@ -10,6 +10,7 @@ import ast
 import sys
 from pathlib import Path
 
+from nightmarket import ledger
 from nightmarket.contracts import LANDING, OUTPUTS, PROVENANCE, Column
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,11 @@ def tables_page() -> str:
             f"One row a {' × '.join(output.key)} × day; `{output.qualified}_current` shows the latest day of each "
             f"{' × '.join(output.current_key)}.", "", *_rows(output.columns), "",
         ]  # fmt: skip
+    lines += ["## The ledger of what happens between two nights", "", "### `ops.reactions`", ""]
+    lines += ["One row a micro-batch that found something new.", "", "| column | type | |", "|---|---|---|"]
+    lines += [
+        f"| {c.name} | {c.type} | {c.comment or ''} |" for c in ledger.REACTIONS.columns if c.name != "id"
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -46,6 +52,7 @@ def dags_page() -> str:
         "refresh_profiles",
         "refresh_recommendations",
         "refresh_product_copy",
+        "finetune_encoder",
     ]
     files = {path.stem: path for path in (ROOT / "dags").glob("*.py")}
     lines = ["# DAGs", NOTE]

@@ -134,7 +134,7 @@ def test_a_query_shows_rows_of_the_last_shop_and_every_step_of_the_night_is_in_o
     said = nightmarket("query", "select dag_id, task_id, state from ops.runs order by started_at")
     assert said.exit_code == 0
     assert "build_examples" in said.output
-    assert "32 rows" in said.output  # 16 steps, twice
+    assert "38 rows" in said.output  # 19 steps, twice
     assert "failed" not in said.output
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"shops", "landing", "transform", "quality", "suites", "guard", "prompts", "ranking", "merchandising"},
     {"products"},
     {"training"},
-    {"night"},
+    {"night", "microbatch"},
     {"orchestration", "scheduler", "doctor", "cli"},
 ]
 SOLE_IMPORTERS = {

@@ -1,4 +1,4 @@
-"""Ledgers that many processes append to at once: task tries, gate verdicts, promotions.
+"""Ledgers that many processes append to at once: task tries, gate verdicts, promotions, reactions to new files.
 
 They stand in SQLite (write-ahead log, so readers and writers never wait long) or any database SQLAlchemy knows by
 `NIGHTMARKET_LEDGER_URI`. Not here: landings, quarantine and publications, which must be written in the same
@@ -53,7 +53,34 @@ PROMOTIONS = sa.Table(
     sa.Column("to_version", sa.String), sa.Column("actor", sa.String), sa.Column("reason", sa.Text),
     sa.Column("gate_report", sa.Text), sa.Column("at", sa.DateTime), sa.Column("decision", sa.String),
 )  # fmt: skip
-TABLES = {"runs": RUNS, "gates": GATES, "promotions": PROMOTIONS}
+REACTIONS = sa.Table(
+    "reactions", _META,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("day", sa.Date, nullable=False, comment="The coming night's day, for which the lists were made."),
+    sa.Column("run_id", sa.String, nullable=False, comment="The micro-batch; its steps stand in ops.runs."),
+    sa.Column("files", sa.BigInteger, comment="Landing files that it loaded, of all tables."),
+    sa.Column("rows", sa.BigInteger, comment="Rows of these files that changed something in raw."),
+    sa.Column("customers_touched", sa.BigInteger, comment="Customers of whom these rows tell."),
+    sa.Column(
+        "customers_listed", sa.BigInteger, comment="Customers whose list it made another one than they had before."
+    ),
+    sa.Column(
+        "event_to_list_p50_s", sa.Float,
+        comment="Median seconds from the own time of an order or event of these customers to published_at. Files of "
+        "long ago give days or years: there file_to_list_s is the delay.",
+    ),
+    sa.Column("event_to_list_p95_s", sa.Float, comment="As before, for the slowest twentieth."),
+    sa.Column(
+        "file_to_list_s", sa.Float,
+        comment="Seconds from the moment a file came to rest in the landing folder to published_at, of the file that "
+        "waited longest.",
+    ),
+    sa.Column("started_at", sa.DateTime, nullable=False, comment="When it began (UTC)."),
+    sa.Column(
+        "published_at", sa.DateTime, comment="When readers saw the lists (UTC); null: it failed, or it is at work."
+    ),
+)  # fmt: skip
+TABLES = {"runs": RUNS, "gates": GATES, "promotions": PROMOTIONS, "reactions": REACTIONS}
 
 
 @dataclass(frozen=True)
@@ -149,8 +176,32 @@ def promotion(
         )  # fmt: skip
 
 
+def reaction(run_id: str, day: date, **values: object) -> None:
+    """Write what a micro-batch knows of itself into its row of `ops.reactions`; the first call gives `started_at`."""
+    mine = (REACTIONS.c.run_id == run_id) & (REACTIONS.c.day == day)
+    with _engine().begin() as tx:
+        if not tx.execute(REACTIONS.update().where(mine).values(**values)).rowcount:
+            tx.execute(REACTIONS.insert().values(run_id=run_id, day=day, **values))
+
+
+def newest(table: str, at_most: int, **equal: object) -> list[dict[str, Any]]:
+    """The last rows of a ledger in which columns have these values, newest first, each with its `id`."""
+    ledger = TABLES[table]
+    asked = sa.select(ledger).where(*(ledger.c[name] == value for name, value in equal.items()))
+    with _engine().connect() as connection:
+        found = connection.execute(asked.order_by(ledger.c.id.desc()).limit(at_most)).mappings().all()
+    return [dict(row) for row in found]
+
+
+def latest_day(dag_id: str, task_id: str) -> date | None:
+    """The latest day for which a task succeeded, or None where it never did."""
+    wanted = (RUNS.c.dag_id == dag_id, RUNS.c.task_id == task_id, RUNS.c.state == "success")
+    with _engine().connect() as connection:
+        return connection.execute(sa.select(sa.func.max(RUNS.c.day)).where(*wanted)).scalar_one_or_none()
+
+
 def rows(table: str) -> pa.Table:
-    """A whole ledger (`runs`, `gates` or `promotions`) in the order it was written."""
+    """A whole ledger (a name of `TABLES`) in the order it was written."""
     ledger = TABLES[table]
     columns = [c for c in ledger.columns if c.name != "id"]
     with _engine().connect() as connection:

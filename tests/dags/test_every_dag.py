@@ -23,9 +23,11 @@ def dags(dag_home: Path, airflow_database: None) -> dict:
     return dict(bag.dags)
 
 
-def test_the_files_give_exactly_the_dags_of_a_night_each_named_as_its_file(dags: dict) -> None:
-    assert {path.stem for path in FILES} == set(DAGS)
-    assert set(dags) == set(DAGS)
+def test_the_files_give_the_dags_of_a_night_and_the_one_between_two_each_named_as_its_file(
+    dags: dict,
+) -> None:
+    assert {path.stem for path in FILES} == {*DAGS, "follow_events"}
+    assert set(dags) == {*DAGS, "follow_events"}
     assert all(Path(dag.fileloc).stem == dag_id for dag_id, dag in dags.items())
 
 
@@ -86,7 +88,7 @@ def test_every_outlet_has_one_producer_and_every_schedule_waits_for_assets_that_
         for task in dag.tasks:
             for asset in task.outlets:
                 makers.setdefault(asset.name, []).append(f"{dag.dag_id}.{task.task_id}")
-    assert len(makers) == 13
+    assert len(makers) == 18
     assert all(len(who) == 1 for who in makers.values()), makers
     after: dict[str, set[str]] = {}
     for dag in dags.values():
@@ -94,13 +96,14 @@ def test_every_outlet_has_one_producer_and_every_schedule_waits_for_assets_that_
         waits = {asset.name for asset in getattr(condition, "objects", [condition]) if asset is not None}
         assert waits <= set(makers), dag.dag_id
         after[dag.dag_id] = {makers[name][0].split(".")[0] for name in waits}
+    assert after.pop("follow_events") == set()
     assert after == {dag_id: set(before) for dag_id, before in AFTER.items()}
 
 
 def test_an_outlet_stands_on_the_last_task_of_its_dag_so_that_only_checked_data_goes_on(dags: dict) -> None:
-    for dag in dags.values():
-        assert {t.task_id for t in dag.tasks if t.outlets} == {
-            t.task_id for t in dag.leaves if not t.task_id.startswith("dbt.")
+    for dag_id in DAGS:
+        assert {t.task_id for t in dags[dag_id].tasks if t.outlets} == {
+            t.task_id for t in dags[dag_id].leaves if not t.task_id.startswith("dbt.")
         }
 
 
@@ -109,6 +112,7 @@ def test_only_the_root_of_the_night_has_a_schedule_of_its_own_and_its_partition_
 
     partitioned = {dag_id: type(dag.timetable).__name__ for dag_id, dag in dags.items()}
     assert partitioned.pop("build_warehouse") == "CronPartitionTimetable"
+    assert partitioned.pop("follow_events") == "CronTriggerTimetable"
     assert set(partitioned.values()) == {"PartitionedAssetTimetable"}
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -135,7 +139,18 @@ def test_what_writes_the_warehouse_takes_turns_in_a_pool_of_one_slot(dags: dict)
     assert writers == {
         "build_warehouse.land", "build_warehouse.dbt.dbt_producer_watcher", "build_warehouse.extract",
         "refresh_profiles.publish", "refresh_recommendations.publish", "refresh_product_copy.publish",
+        "follow_events.follow",
     }  # fmt: skip
+
+
+def test_what_runs_between_two_nights_is_paused_until_somebody_asks_and_starts_nothing_of_a_night(
+    dags: dict,
+) -> None:
+    follow = dags["follow_events"]
+    assert follow.is_paused_upon_creation is True
+    assert [task.task_id for task in follow.topological_sort()] == ["look", "follow"]
+    assert [task.outlets for task in follow.tasks] == [[], []]
+    assert follow.timetable.expression == "*/5 * * * *"
 
 
 def test_all_dags_parse_within_their_budget(dags: dict) -> None:

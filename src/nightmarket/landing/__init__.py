@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from nightmarket import warehouse
 from nightmarket.contracts import LANDING
-from nightmarket.errors import LandingRejected
+from nightmarket.errors import LandingRejected, QueryFailed, WarehouseMissing
 from nightmarket.landing import finding, loading, records
+from nightmarket.landing.finding import LandingFile
 from nightmarket.landing.loading import log
 from nightmarket.ledger import Outcome
 from nightmarket.settings import get_settings
@@ -24,7 +25,7 @@ from nightmarket.settings import get_settings
 if TYPE_CHECKING:
     from nightmarket.shops import Shop
 
-__all__ = ["load", "load_night"]
+__all__ = ["fresh", "load", "load_night"]
 
 _NOTICES_TOLD = 8
 
@@ -83,6 +84,27 @@ def load_night(day: date, run_id: str) -> Outcome:
     settings = get_settings()
     shop = open_shop(settings.shop, landing_root=settings.state / "landing", day=day)
     return load(shop, day, run_id=run_id)
+
+
+def fresh(shop: Shop) -> list[LandingFile]:
+    """The files that a load would bring, as readers know the warehouse; it never waits and writes nothing.
+
+    A file that was refused is not fresh while it is as it was: only something new can change what becomes of it.
+
+    Raises:
+        LandingRejected: a file cannot be opened.
+    """
+    try:
+        told = warehouse.read("select table_name, path, sha256, stamp, status from ops.landings").to_pylist()
+    except (WarehouseMissing, QueryFailed):  # nothing was landed yet
+        told = []
+    hashes: dict[str, set[str]] = {}
+    stamps: dict[str, set[str]] = {}
+    for row in told:
+        stamps.setdefault(row["path"], set()).add(row["stamp"])
+        if row["status"] == "loaded":
+            hashes.setdefault(row["table_name"], set()).add(row["sha256"])
+    return [file for table in LANDING for file in finding.pending(shop, table, hashes, stamps)]
 
 
 def _empty(shop: Shop, table: str) -> str:

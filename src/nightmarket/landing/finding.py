@@ -35,6 +35,11 @@ class LandingFile:
     stamp: str
     size: int
 
+    @property
+    def at_rest_since(self) -> float:
+        """When the file came to be as it is, where it is (seconds since 1970): written, renamed or moved there."""
+        return int(self.stamp.split(":")[2]) / 1e9
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -21,6 +21,7 @@ from nightmarket.scheduler.following import Night
 from nightmarket.scheduler.processes import (
     Airflow,
     airflow_home,
+    asked_to_stop,
     end_leftovers,
     environment,
     failure_file,
@@ -186,4 +187,4 @@ def _task_log(settings: Settings, dag_id: str, run_id: str, task_id: str, attemp
     return str(folder / f"attempt={attempt}.log")
 
 
-__all__ = ["AFTER", "POOLS", "Airflow", "nightly", "only_one", "running"]
+__all__ = ["AFTER", "POOLS", "Airflow", "asked_to_stop", "nightly", "only_one", "running"]

@@ -254,6 +254,8 @@ def environment(settings: Settings, port: int, *, schedule: str, parse_every_s: 
         "NIGHTMARKET_SHOP": settings.shop,
         "NIGHTMARKET_PROJECT": settings.project,
         "NIGHTMARKET_SCHEDULE": schedule,
+        # Where no night comes by the clock, nothing else does: `make nightly`, and looking and retrying alone.
+        "NIGHTMARKET_FOLLOW_SCHEDULE": settings.follow_schedule if schedule else "",
         "NO_PROXY": "127.0.0.1,localhost",
         "DO_NOT_TRACK": 1,
         "DBT_SEND_ANONYMOUS_USAGE_STATS": False,
@@ -436,6 +438,27 @@ def _signals_raise() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM or SIGHUP sets while the block runs, so that it can end in order.
+
+    A second Ctrl-C ends it at once.
+    """
+    stop = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt("a second Ctrl-C")
+        stop.set()
+
+    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
