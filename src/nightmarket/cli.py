@@ -271,7 +271,9 @@ def down(shop: Shop = None) -> None:
         _console().print(serving.down())
 
 
-rules_app = typer.Typer(no_args_is_help=True, help="Rules for recommendations: look at a file before it goes live.")
+rules_app = typer.Typer(
+    no_args_is_help=True, help="Rules for recommendations: look at a file before it goes live."
+)
 app.add_typer(rules_app, name="rules")
 RulesFile = Annotated[Path, typer.Argument(help="A file like the landing table `recommendation_rules`.")]
 
@@ -308,6 +310,8 @@ def simulate_rules(
                 f"{effects.placement}: {effects.changed:,} of {effects.lists:,} lists change", highlight=False
             )
             _print_rows(effects.told(top))
+            for rule_id, slots in effects.fired.items():
+                _console().print(f"Rule {rule_id} touches {slots:,} slots.", markup=False, highlight=False)
         for told in (*warnings, *simulate.silence(rows), simulate.APPROXIMATE):
             _console().print(told, markup=False, highlight=False)
 

@@ -57,15 +57,10 @@ class Effects:
         return tuple(rule_id for rule_id, slots in self.fired.items() if not slots)
 
     def told(self, top: int) -> pa.Table:
-        """The rows that change most, so many of each kind, and then the rules with the slots that they touch."""
-        kinds = [self.rows.filter(pc.equal(self.rows["kind"], kind)).slice(0, top) for kind in KINDS]
-        n = len(self.fired)
-        rules = {
-            "kind": pa.array(["rule"] * n, pa.string()), "name": pa.array(list(self.fired), pa.string()),
-            "slots_after": pa.array(list(self.fired.values()), pa.int64()),
-        }  # fmt: skip
-        columns = {f.name: rules.get(f.name, pa.nulls(n, f.type)) for f in self.rows.schema}
-        return pa.concat_tables([*kinds, pa.table(columns, schema=self.rows.schema)])
+        """The rows that change most, so many of each kind."""
+        return pa.concat_tables(
+            [self.rows.filter(pc.equal(self.rows["kind"], kind)).slice(0, top) for kind in KINDS]
+        )
 
 
 def read_file(path: Path) -> pa.Table:
