@@ -279,9 +279,9 @@ class TestNightly:
             dag, task = step.split(".")
             assert step in listed.stdout
             assert any(dag in line and task in line for line in done.stdout.splitlines()), step
-        assert "16 rows" in listed.stdout
-        assert listed.stdout.count("success") == 16
-        assert listed.stdout.count(str(DAY)) == 16
+        assert "19 rows" in listed.stdout
+        assert listed.stdout.count("success") == 19
+        assert listed.stdout.count(str(DAY)) == 19
 
     def test_nothing_of_it_is_left_running(self, a_night: Any) -> None:
         home, _ = a_night
@@ -301,7 +301,7 @@ class TestNightly:
             )
         assert paused == {
             "build_warehouse": 1, "finetune_models": 0, "refresh_profiles": 0, "refresh_recommendations": 0,
-            "refresh_product_copy": 0,
+            "refresh_product_copy": 0, "finetune_encoder": 0,
         }  # fmt: skip
 
     def test_what_a_killed_night_left_running_is_failed_before_the_next(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def test_a_registered_training_is_a_challenger_with_everything_that_belongs_to_i
     ]
     assert client().get_model_version("nightmarket.ranking", "1").description == "# A card"
     assert tracking.run_url(made.run_id, "ranking") == f"/#/experiments/1/runs/{made.run_id}"
+
+
+def test_curves_are_the_steps_of_a_metric(registry: Path, files: Path) -> None:
+    curve = [(step, 1 / (step + 1)) for step in range(1500)]  # more than MLflow takes at once
+    made = tracking.register("ranking", replace(training(files), curves={"loss.train": curve}))
+    kept = client().get_metric_history(made.run_id, "loss.train")
+    assert sorted((point.step, point.value) for point in kept) == curve
 
 
 def test_the_registered_model_serves_through_mlflow(registry: Path, files: Path) -> None:

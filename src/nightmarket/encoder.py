@@ -1,8 +1,10 @@
 """Texts to vectors: the one door to a BERT-family encoder.
 
-Here: the packaged all-MiniLM-L6-v2 (384 dimensions, English; other scripts become single characters), and a store that
+Here: the packaged all-MiniLM-L6-v2 (384 dimensions, English; other scripts become single characters) or, where the shop
+has one, the champion of `nightmarket.encoder`, which is the packaged one with layers tuned on the shop; and a store that
 keeps each text's vector by the digest of the text and of the weights, so a text is embedded once, ever, and a night
-that brings no new text imports no torch. Not here: what vectors are used for.
+that brings no new text imports no torch. Which weights serve is asked once a process. Not here: what vectors are used
+for, and how layers are tuned (training).
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from nightmarket import tracking
+from nightmarket.errors import ModelRefused
 from nightmarket.settings import get_settings
-from nightmarket.weights import Weights
+from nightmarket.weights import Weights, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +41,7 @@ MINILM = Weights(
     file="model/model.safetensors",
     sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
+TASK = "encoder"
 DIMENSIONS = 384
 BATCH = 64
 # Texts embedded between two commits of the store: what a kill can lose is about 3 s of work.
@@ -41,6 +50,34 @@ CHUNK = 1024
 TEXT_CHARACTERS = 2000
 # A product is told by its first words; a long list of attributes costs four times the time and moves the vector away.
 PRODUCT_CHARACTERS = 320
+
+_TUNED = "tuned.safetensors"
+_ABOUT = "encoder.json"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Which weights make vectors: `folder` holds tuned layers, or is None for the packaged ones as they came."""
+
+    name: str
+    version: str
+    digest: str
+    folder: Path | None
+
+
+def serving() -> Serving:
+    """The weights that serve this process: the champion of `nightmarket.encoder`, else the packaged ones."""
+    return _serving(get_settings().state)
+
+
+def name() -> str:
+    """Which encoder makes the vectors, as output rows name it."""
+    return serving().name
+
+
+def version() -> str:
+    """Its version: the registry's number of a tuned one, the digest of the packaged one."""
+    return serving().version
 
 
 def embed(texts: Sequence[str]) -> np.ndarray:
@@ -117,11 +154,13 @@ def _key(text: str) -> str:
 
 def _store() -> Path:
     """The file that keeps vectors: one for each set of weights."""
-    return get_settings().state / "embeddings" / f"{MINILM.name}-{MINILM.digest}.sqlite"
+    chosen = serving()
+    stem = chosen.name if chosen.folder is None else f"{MINILM.name}-tuned"
+    return get_settings().state / "embeddings" / f"{stem}-{chosen.digest}.sqlite"
 
 
 def _encode(texts: list[str]) -> np.ndarray:
-    made: np.ndarray = _model().encode(
+    made: np.ndarray = _model(serving().folder).encode(
         texts, batch_size=BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
     )
     vectors = np.asarray(made, dtype=np.float32)
@@ -130,18 +169,99 @@ def _encode(texts: list[str]) -> np.ndarray:
     return unit
 
 
+@lru_cache(maxsize=4)
+def _serving(state: Path) -> Serving:
+    """`state` keeps answers of two homes apart."""
+    held = tracking.champion(TASK)
+    if held is None:
+        return Serving(MINILM.name, MINILM.digest, MINILM.digest, None)
+    return Serving(f"nightmarket.{TASK}", held.version, _about(held.path)["sha256"][:12], held.path)
+
+
 @lru_cache(maxsize=1)
-def _model() -> Any:
+def _model(folder: Path | None) -> Any:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    folder = MINILM.verify().parent
+    packaged = MINILM.verify().parent
+    tuned = tuned_layers(folder) if folder is not None else {}
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(get_settings().threads)
     dtype = torch.bfloat16 if has_bfloat16(torch) else torch.float32
-    return SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype}
+    model = SentenceTransformer(
+        str(packaged), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype}
     )
+    if tuned:
+        given = {layer: torch.from_numpy(numbers) for layer, numbers in tuned.items()}
+        network: Any = model[0].auto_model
+        unknown = network.load_state_dict(given, strict=False).unexpected_keys
+        if unknown:
+            raise ModelRefused(
+                f"{folder}/{_TUNED} has layers that {MINILM.name} lacks: {', '.join(unknown[:3])}."
+            )
+    return model
+
+
+def write_tuned(folder: Path, layers: Mapping[str, np.ndarray]) -> None:
+    """Write a tuned version of the packaged encoder: the layers that changed, named as in its file, and their digest."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {layer: np.ascontiguousarray(numbers, np.float32) for layer, numbers in layers.items()},
+        folder / _TUNED,
+    )
+    digest = hashlib.sha256((folder / _TUNED).read_bytes()).hexdigest()
+    about = {"base": MINILM.name, "base_sha256": MINILM.sha256, "sha256": digest, "dimensions": DIMENSIONS}
+    (folder / _ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+
+
+def tuned_layers(folder: Path) -> dict[str, np.ndarray]:
+    """The layers that `write_tuned` wrote.
+
+    Raises:
+        ModelRefused: they are not those it wrote, or belong to another packaged encoder.
+    """
+    from safetensors.numpy import load_file
+
+    digest = _about(folder)["sha256"]
+    return dict(load_file(verify(folder / _TUNED, digest, name=f"the tuned {MINILM.name}")))
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about = dict(json.loads((folder / _ABOUT).read_text()))
+    except (FileNotFoundError, ValueError) as error:
+        raise ModelRefused(
+            f"{folder} holds no tuned encoder: {error}. Go back to the one before: nightmarket rollback {TASK}"
+        ) from error
+    if about.get("base_sha256") != MINILM.sha256:
+        raise ModelRefused(
+            f"The tuned encoder in {folder} belongs to other packaged weights ({str(about.get('base_sha256'))[:12]}, "
+            f"here {MINILM.digest}). Train it again: nightmarket run --only finetune_encoder"
+        )
+    return about
+
+
+class _Served:
+    """A tuned encoder behind a frame, for whoever serves models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """For each row of `text` its vector."""
+        import pandas as pd
+
+        made = _model(self.folder).encode(
+            [_read(str(text)) for text in frame["text"]], normalize_embeddings=True, show_progress_bar=False
+        )
+        return pd.DataFrame({"vector": [[float(v) for v in row] for row in made]})
+
+
+def _load_pyfunc(path: str) -> _Served:
+    """MLflow's door to a registered encoder."""
+    return _Served(Path(path))
 
 
 def has_bfloat16(torch: Any) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DAGS = (
     "build_warehouse", "finetune_models", "refresh_profiles", "refresh_recommendations", "refresh_product_copy",
+    "finetune_encoder",
 )  # fmt: skip
 """The DAGs of a night in the order in which one process runs them."""
 
@@ -37,6 +38,7 @@ AFTER: Mapping[str, tuple[str, ...]] = {
     "refresh_profiles": ("build_warehouse",),
     "refresh_recommendations": ("build_warehouse", "finetune_models"),
     "refresh_product_copy": ("build_warehouse",),
+    "finetune_encoder": ("build_warehouse",),
 }
 """Which DAGs must have succeeded before one can begin; the assets say the same to Airflow."""
 
@@ -113,7 +115,7 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
     """The steps of each DAG in order, each a function of the day, and of the run's id where it takes one."""
     from nightmarket import landing, products, quality, transform
     from nightmarket.products import product_copy, profiles, recommendations
-    from nightmarket.training import finetune
+    from nightmarket.training import finetune, finetune_encoder
 
     def loop(module: object) -> dict[str, Callable[..., Outcome]]:
         product: products.Product = module.PRODUCT  # type: ignore[attr-defined]
@@ -141,6 +143,11 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
         "refresh_profiles": loop(profiles),
         "refresh_recommendations": loop(recommendations),
         "refresh_product_copy": loop(product_copy),
+        "finetune_encoder": {
+            "build_examples": finetune_encoder.build_examples,
+            "train": finetune_encoder.train,
+            "promote": finetune_encoder.promote,
+        },
     }
 
 

@@ -78,6 +78,7 @@ MARTS = (
 )  # fmt: skip
 
 RANKER = _asset("models", "ranking")
+ENCODER = _asset("models", "encoder")
 
 CUSTOMER_PROFILES = _asset("outputs", "customer_profiles")
 CUSTOMER_INTERESTS = _asset("outputs", "customer_interests")

@@ -62,6 +62,13 @@ class Settings(BaseSettings):
         20_000, ge=0, description="New product texts that may be embedded in a night, most bought first."
     )
 
+    encoder_steps: int = Field(
+        8, ge=1, description="Steps of each objective when the encoder is tuned (some 0.8 s each)."
+    )
+    encoder_trial_products: int = Field(
+        320, ge=50, description="Products that the trial of a tuned encoder ranks at most."
+    )
+
     copy_products_per_night: int = Field(
         60, ge=0, description="Products whose copy may be written in a night."
     )

@@ -34,6 +34,7 @@ from nightmarket.settings import get_settings
 # Where the files of a model stand below the artefacts of its version.
 _FILES = "data/model"
 _BY_HAND = "mlflow"
+_METRICS_A_CALL = 1000  # MLflow refuses more
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Training:
         example: (input, output) frames as columns of values; the signature is theirs.
         requirements: exact pip requirements to serve it.
         documents: file name -> text, logged as artefacts; `model_card.md` also becomes the version's description.
+        curves: measure -> (step, value), logged as the steps of a metric.
     """
 
     day: date
@@ -107,6 +109,7 @@ class Training:
     requirements: Sequence[str]
     documents: Mapping[str, str]
     tags: Mapping[str, str]
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 def uri() -> str:
@@ -294,6 +297,7 @@ def _log(mlflow: Any, client: Any, experiment_id: str, task: str, training: Trai
         run_id: str = run.info.run_id
         mlflow.log_params(_flat(training.params))
         mlflow.log_metrics(dict(training.metrics))
+        _log_curves(client, run_id, training.curves)
         client.log_inputs(run_id, [
             DatasetInput(
                 Dataset(
@@ -311,6 +315,15 @@ def _log(mlflow: Any, client: Any, experiment_id: str, task: str, training: Trai
             signature=infer_signature(given, wanted), pip_requirements=list(training.requirements),
         )  # fmt: skip
     return run_id, model
+
+
+def _log_curves(client: Any, run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    points = [Metric(name, value, now, step) for name, curve in curves.items() for step, value in curve]
+    for begin in range(0, len(points), _METRICS_A_CALL):
+        client.log_batch(run_id, metrics=points[begin : begin + _METRICS_A_CALL])
 
 
 def _registry() -> dict[str, list[dict[str, Any]]]:

@@ -31,7 +31,7 @@ def ops_runs() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def night(dag_home: Path, airflow_database: None) -> dict[str, Any]:
-    """The five DAG runs of one night, in order."""
+    """The six DAG runs of one night, in order."""
     return {dag_id: run_dag(dag_id) for dag_id in DAGS}
 
 

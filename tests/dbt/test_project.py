@@ -28,6 +28,7 @@ MARTS = {
 }  # fmt: skip
 EXPOSURES = {
     "build_warehouse", "finetune_models", "refresh_profiles", "refresh_recommendations", "refresh_product_copy",
+    "finetune_encoder",
 }  # fmt: skip
 
 
