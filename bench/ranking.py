@@ -1,14 +1,21 @@
 """The rankers against each other on any landing folder: leave-one-out, full ranking, one process a model.
 
-    python bench/ranking.py --shop PATH [--models popularity,ease,mixture] [--seed 7] [--shuffle] [--refit] [--json FILE]
+    python bench/ranking.py --shop PATH [--models popularity,ease,mixture] [--seed 7] [--shuffle] [--refit] [--hide 0.1]
+        [--json FILE]
 
 Each customer's last purchase is the test, the one before it validation; a product's later purchases by the same customer
 are left out. Purchases of one instant stand in file order, or shuffled with --shuffle. Hyper-parameters are chosen on
 validation purchases and the test is asked once. Models are fitted on what came before validation, as published tables
 do it, and asked with the validation purchase in the history; --refit lets them learn from it too, as a shop's would.
 
+`mixture` is the blend that a night trains. `sasrec` is the plain peer: a causal transformer over product ids alone (64
+dimensions, one block, full cross-entropy), without texts. With --hide a share of the products, drawn by seed, is taken out of
+everything that is learnt, so the questions about them are about products that nobody bought yet.
+
 Prints for each model Recall and NDCG at 5, 10 and 20 with products bought before left out (and NDCG@10 with them),
-coverage, seconds to tune and fit, greatest memory, customers per second (top 100), and paired intervals of NDCG@10.
+coverage, seconds to tune and fit, greatest memory, customers per second (top 100), and paired intervals of NDCG@10. Of the
+last model also: Recall@10 of targets that nobody had bought, how faithful its reasons are, and seconds of a warm start on 1 %
+new purchases.
 """
 
 from __future__ import annotations
@@ -34,7 +41,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-MODELS = ("popularity", "item_to_item", "ease", "blend", "sequential", "mixture")
+MODELS = ("popularity", "item_to_item", "ease", "blend", "sasrec", "sequential", "mixture")
+SASREC = {"dimensions": 64, "layers": 1, "heads": 1, "dropout": 0.4, "learning_rate": 0.002, "epochs": 20}
 ENDINGS = {
     "parquet": "read_parquet",
     "csv": "read_csv",
@@ -42,7 +50,6 @@ ENDINGS = {
     "jsonl": "read_json",
     "jsonl.gz": "read_json",
 }
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TOP = 100
 
 
@@ -83,78 +90,101 @@ def source(shop: Path, table: str) -> str:
     raise SystemExit(f"{shop} has no {table} as {', '.join(ENDINGS)}.")
 
 
-def texts_of(shop: Path) -> Any:
-    """Product ids to vectors of what the catalogue says of them; zeros where it says nothing."""
-    from nightmarket import encoder
-
-    table = duckdb.sql(f"select * from {source(shop, 'products')}").to_arrow_table()
-    ids, vectors = encoder.embed_products(table)
-    at = {str(product): n for n, product in enumerate(ids)}
-
-    def texts(product_ids: Any) -> Any:
-        found = np.zeros((len(product_ids), vectors.shape[1]), np.float32)
-        for row, product in enumerate(product_ids):
-            if product in at:
-                found[row] = vectors[at[product]]
-        return found
-
-    return texts
+def hidden(table: pa.Table, share: float, seed: int) -> pa.Table:
+    """The purchases without those from which a hidden product could be learnt: only questions about it stay."""
+    ids = sorted(set(table["product_id"].to_pylist()))
+    drawn = set(np.array(ids)[np.random.default_rng(seed).permutation(len(ids))[: round(len(ids) * share)]])
+    kept = [
+        product not in drawn or split == "test"
+        for product, split in zip(table["product_id"].to_pylist(), table["split"].to_pylist(), strict=True)
+    ]
+    return table.filter(pa.array(kept))
 
 
-def measure(name: str, shop: Path, seed: int, shuffle: bool, refit: bool, file: Path) -> None:
+def measure(name: str, shop: Path, options: argparse.Namespace, is_last: bool, file: Path) -> None:
     """Tune, fit and ask one model; its numbers go to `file`."""
     import torch
 
     from nightmarket import metrics
-    from nightmarket.ranking import Blend, Ease, ItemToItem, Mixture, Popularity, Sequential
+    from nightmarket.ranking import Blend, Ease, ItemToItem, Popularity, Sequential
+    from nightmarket.ranking.texts import texts_of
     from nightmarket.settings import get_settings
-    from nightmarket.training import finetune, scorecard
+    from nightmarket.training import faithfulness, recipe, scorecard
     from nightmarket.training.examples import Examples
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    examples = Examples(purchases(shop, seed, shuffle))
-    texts = texts_of(shop) if name in ("sequential", "mixture") else None
+    seed, settings = options.seed, get_settings()
+    table = purchases(shop, seed, options.shuffle)
+    catalogue = Examples(table).catalogue
+    examples = Examples(hidden(table, options.hide, seed) if options.hide else table, catalogue=catalogue)
+    texts = None
+    if name in ("blend", "sequential", "mixture"):
+        texts, _ = texts_of(duckdb.sql(f"select * from {source(shop, 'products')}").to_arrow_table())
     before, asked = examples.before("validation"), examples.questions("test")
-    learnt = examples.before("test") if refit else before
-    validation = examples.questions("validation", most=finetune.TUNING_CUSTOMERS)
-    popularity = Popularity().fit(before)
+    learnt = examples.before("test") if options.refit else before
     began = time.perf_counter()
-    plain, chosen = (
-        ({}, {}) if name in ("popularity", "sequential") else finetune.tune(examples, get_settings())
-    )
     model: Any
     if name == "popularity":
-        model = Popularity()
-    elif name == "item_to_item":
-        model = ItemToItem(**plain)
-    elif name == "ease":
-        model = Ease(**chosen["ease"])
-    elif name == "blend":
-        model = Blend.of(chosen)
+        model = Popularity().fit(learnt)
+    elif name == "sasrec":
+        model = Sequential(seed=seed, **SASREC).fit(learnt)
+    elif name == "sequential":
+        model = Sequential(texts=texts, seed=seed).fit(learnt)
+    elif name == "mixture":
+        chosen = recipe.tune(examples, settings, texts)
+        # Tuning has fitted it on the same purchases; fitted again here only where it is to learn from more.
+        model = recipe.build(chosen.ranker, learnt, texts, like=None if options.refit else chosen.fitted)
     else:
-        model = Sequential(texts=texts, seed=seed)
-    if name == "mixture":
-        model = Mixture(model, Blend.of(chosen)).fit(before)
-        gains = {}
-        for model.share in SHARES:
-            gains[model.share] = scorecard.measure(model, popularity, validation).averages["ndcg_10"]
-        model.share = max(gains, key=lambda share: (gains[share], -share))
-        if refit:
-            model.fit(learnt)
-    else:
+        plain, blend = recipe.tune_blend(examples, settings)
+        model = {
+            "item_to_item": ItemToItem(**plain),
+            "ease": Ease(**blend["ease"]),
+            "blend": Blend.of(blend, texts),
+        }[name]
         model.fit(learnt)
     fitted = time.perf_counter() - began
-    score = scorecard.measure(model, popularity, asked)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    score = scorecard.measure(model, Popularity().fit(learnt), asked)
     seen = model.recommend(asked.histories, 10, exclude_seen=False)
     unmasked = metrics.ndcg(metrics.ranks_of(seen.products, asked.targets), 10).mean()
     began = time.perf_counter()
     model.recommend(asked.histories, TOP)
     rate = len(asked) / max(time.perf_counter() - began, 1e-9)
+    unseen = np.bincount(learnt.products, minlength=len(catalogue))[asked.targets] == 0
+    hits = metrics.recall(metrics.ranks_of(score.lists.products, asked.targets), 10)
     numbers = score.averages | {
         "ndcg_10_unmasked": float(unmasked), "fit_s": fitted, "customers_per_s": rate, "customers": len(asked),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_gib": peak, "unseen": int(unseen.sum()), "products": len(catalogue),
+        "recall_10_unseen": float(hits[unseen].mean()) if unseen.any() else 0.0,
     }  # fmt: skip
+    if is_last:
+        numbers |= {"faithfulness": faithfulness.measure(model, asked.histories, seed=seed)._asdict()}
+        numbers |= {"warm": warm_start(examples, model, texts, asked, seed)}
     np.savez(file, gains=score.gains, numbers=json.dumps(numbers), params=json.dumps(model.params()))
+
+
+def warm_start(examples: Any, model: Any, texts: Any, asked: Any, seed: int) -> dict[str, float] | None:
+    """Seconds to go on from a fitted mixture with 1 % more purchases, and what becomes of NDCG@10."""
+    from nightmarket.ranking import Interactions, Mixture, Popularity
+    from nightmarket.training import recipe, scorecard
+
+    if not isinstance(model, Mixture):
+        return None
+    table = examples.purchases
+    split = np.array(table["split"].to_pylist())
+    validation = np.random.default_rng(seed).permutation(np.flatnonzero(split == "validation"))
+    new = validation[: round(0.01 * int((split == "train").sum()))]
+    learnt = table.filter(pa.array((split == "train") | np.isin(np.arange(len(split)), new)))
+    fresh = table["customer_id"].take(pa.array(new)).to_pylist()
+    interactions = Interactions.of(learnt, catalogue=examples.catalogue)
+    began = time.perf_counter()
+    warm = recipe.build(
+        {"kind": Mixture.kind, **model.params()}, interactions, texts, start=model, fresh=fresh
+    )
+    seconds = time.perf_counter() - began
+    popularity = Popularity().fit(interactions)
+    before, after = (scorecard.measure(m, popularity, asked).averages["ndcg_10"] for m in (model, warm))
+    return {"seconds": seconds, "purchases": len(new), "ndcg_10_before": before, "ndcg_10_after": after}
 
 
 def main() -> None:
@@ -168,6 +198,9 @@ def main() -> None:
     options.add_argument("--shuffle", action="store_true", help="shuffle purchases of one instant")
     options.add_argument(
         "--refit", action="store_true", help="let models learn from the validation purchases too"
+    )
+    options.add_argument(
+        "--hide", type=float, default=0.0, help="share of products that nobody may have bought yet"
     )
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
@@ -195,7 +228,7 @@ def main() -> None:
     )
     for name in names:
         file = work / f"{name}.npz"
-        given = (name, chosen.shop, chosen.seed, chosen.shuffle, chosen.refit, file)
+        given = (name, chosen.shop, chosen, name == names[-1], file)
         process = multiprocessing.get_context("spawn").Process(target=measure, args=given)
         process.start()
         process.join()
@@ -220,6 +253,23 @@ def main() -> None:
         interval = metrics.paired_interval(gains[best], gains[name], seed=chosen.seed)
         results[name]["below_" + best] = interval._asdict()
         print(f"  {name:13} {interval.mean:+.4f}  ({interval.low:+.4f} to {interval.high:+.4f})")
+    told = results[best]["numbers"]
+    chance = 10 / max(told["products"], 1)
+    print(
+        f"\nRecall@10 of {told['unseen']} targets that nobody had bought: "
+        + ", ".join(f"{n} {results[n]['numbers']['recall_10_unseen']:.4f}" for n in names)
+        + f"; a random guess {chance:.4f}"
+    )
+    reasons = told["faithfulness"]
+    print(
+        f"Reasons of {best}: the products named cost more than random ones in {reasons['share']:.1%} of {reasons['lists']} lists "
+        f"(mean loss of score {reasons['drop_named']:.1%} against {reasons['drop_random']:.1%})"
+    )
+    if warm := told["warm"]:
+        print(
+            f"Warm start on {warm['purchases']} new purchases: {warm['seconds']:.1f} s, NDCG@10 "
+            f"{warm['ndcg_10_before']:.4f} before, {warm['ndcg_10_after']:.4f} after"
+        )
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1))
 

@@ -11,6 +11,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,6 +51,10 @@ class Settings(BaseSettings):
     ranker_max_ms_per_customer: float = Field(
         20.0, gt=0, description="A ranker that takes longer to make one list is refused by the gate."
     )
+    compute_engine: Literal["local", "ray"] = Field(
+        "local", description="Where partitions of customers are scored: `local` (this process) or `ray`."
+    )
+    partition_customers: int = Field(4096, ge=1, description="Most customers scored at once; bounds memory.")
     recommendations_per_customer: int = Field(20, ge=1, le=200, description="Length of a customer's list.")
     similar_per_product: int = Field(10, ge=1, le=200, description="Length of a product's list.")
     lists_expire_after_days: int = Field(
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
         0.05, ge=0, le=1, description="Chance that a free slot of a personal list tries another product."
     )
     texts_embedded_per_night: int = Field(
-        20_000, ge=0, description="New product texts that may be embedded in a night, most bought first."
+        6_000, ge=0, description="New product texts that may be embedded in a night, most bought first."
     )
 
     encoder_steps: int = Field(

@@ -30,7 +30,9 @@ def walks(customers: int = 240, seed: int = 3) -> dict[str, list[str | list[str]
 
 
 def small(**changes: Any) -> Sequential:
-    return Sequential(**({"dimensions": 32, "epochs": 12, "steps": 20, "dropout": 0.1} | changes))
+    return Sequential(
+        **({"dimensions": 32, "epochs": 12, "steps": 20, "fewest": 8, "dropout": 0.1} | changes)
+    )
 
 
 def bits(model: Sequential) -> dict[str, bytes]:
@@ -121,6 +123,26 @@ def test_a_warm_start_keeps_what_was_known_and_takes_new_products_in() -> None:
     assert np.array_equal(small(start=begun).fit(alone).table, begun.table)
     with pytest.raises(ModelRefused, match="same recipe"):
         small(dimensions=16, start=before).fit(interactions)
+
+
+def test_a_warm_start_on_few_fresh_customers_reads_them_and_some_others_in_few_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = small().fit(Interactions.of(purchases(walks())))
+    read: list[tuple[int, int, float]] = []
+
+    def spy(recipe: Any, told: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append((len(told), recipe.epochs, recipe.learning_rate))
+        return kept(recipe, told, *args, **kwargs)
+
+    kept = network.train
+    monkeypatch.setattr(network, "train", spy)
+    monkeypatch.setattr(Sequential, "REPLAYED", 3)
+    grown = Interactions.of(purchases(walks() | {"new1": ["p01", "p02"], "new2": ["p03", "p04"]}))
+    warm = small(start=before, fresh=["new1", "new2"]).fit(grown)
+    assert read == [(8, 2, pytest.approx(0.0004))]
+    asked = Histories.of(purchases({"x": ["p06", "p07"]}), grown.catalogue)
+    assert warm.recommend(asked, 1).products[0, 0] == grown.catalogue.codes(["p08"])[0]
 
 
 def test_the_products_named_as_causes_lower_the_score_more_than_the_others() -> None:

@@ -6,10 +6,10 @@ network and its training (transformer).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,25 @@ _ROWS = 512  # histories read at once
 class Sequential(ByDeletion):
     """A causal transformer; `texts` lets it speak of products that nobody bought yet. Of one without either it is silent.
 
-    `start`, a fitted model of the same recipe, is where training goes on from (products it knows keep their vectors);
-    `checkpoint`, a folder, lets a killed training resume. Neither is saved with the model.
+    `start`, a fitted model of the same recipe, is where training goes on from (products it knows keep their vectors).
+    With `fresh`, the customers who bought since, it learns from them and from `REPLAYED` times as many others, so that it
+    does not forget: cost follows what is new. `checkpoint`, a folder, lets a killed training resume. None of these is
+    saved with the model.
     """
+
+    REPLAYED: ClassVar[int] = 20
+    WARM_EPOCHS: ClassVar[int] = 2
+    WARM_RATE: ClassVar[float] = 0.1
 
     kind = "sequential"
 
     def __init__(
-        self, *, texts: Texts | None = None, start: Sequential | None = None, checkpoint: Path | None = None, **recipe: Any
+        self, *, texts: Texts | None = None, start: Sequential | None = None, fresh: Collection[str] | None = None,
+        checkpoint: Path | None = None, **recipe: Any,
     ) -> None:  # fmt: skip
         from nightmarket.ranking.transformer import Recipe
 
-        self.texts, self.start, self.checkpoint = texts, start, checkpoint
+        self.texts, self.start, self.fresh, self.checkpoint = texts, start, fresh, checkpoint
         self.recipe: Recipe = Recipe(**recipe)
         self.catalogue = Catalogue.of([])
         self.network: Network | None = None
@@ -49,10 +56,13 @@ class Sequential(ByDeletion):
 
         self.catalogue = interactions.catalogue
         told = self.texts(self.catalogue.product_ids) if self.texts is not None else None
+        begun = self._begun(told)
+        histories, how = interactions.histories(), self.recipe
+        if begun is not None and self.fresh is not None:
+            histories, how = histories.rows(self._learnt_from(histories)), self._gentle()
         self.network = train(
-            self.recipe, sequences(interactions.histories()), len(self.catalogue), told,
-            start=self._begun(told), checkpoint=self.checkpoint,
-        )  # fmt: skip
+            how, sequences(histories), len(self.catalogue), told, start=begun, checkpoint=self.checkpoint
+        )
         self.table = self._table(told)
         return self
 
@@ -121,6 +131,19 @@ class Sequential(ByDeletion):
             model.network.load_state_dict(state)
             model.network.eval()
         return model
+
+    def _gentle(self) -> Recipe:
+        """The recipe to go on with: few passes and small steps, or what was learnt before is overwritten."""
+        return replace(
+            self.recipe, epochs=self.WARM_EPOCHS, learning_rate=self.WARM_RATE * self.recipe.learning_rate
+        )
+
+    def _learnt_from(self, histories: Histories) -> NDArray[np.int64]:
+        """The rows of the fresh customers and of others drawn by seed."""
+        fresh = set(self.fresh or ())
+        new = np.array([customer in fresh for customer in histories.customer_ids], np.bool_)
+        others = np.random.default_rng(self.recipe.seed).permutation(np.flatnonzero(~new))
+        return np.sort(np.concatenate([np.flatnonzero(new), others[: self.REPLAYED * int(new.sum())]]))
 
     def _table(self, told: NDArray[np.float32] | None) -> NDArray[np.float32]:
         import torch

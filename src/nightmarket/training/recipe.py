@@ -6,7 +6,7 @@ transformer adds nothing on validation purchases. Not here: the steps of a train
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,14 @@ TUNING_ITEMS = 4_000
 
 @dataclass(frozen=True)
 class Chosen:
-    """What tuning chose: parameters of the shelf's item-to-item, and of the candidate (`kind` and its `params()`)."""
+    """What tuning chose: parameters of the shelf's item-to-item, and of the candidate (`kind` and its `params()`).
+
+    `fitted` is the mixture that tuning fitted on what came before the validation purchases, or None.
+    """
 
     item_to_item: Mapping[str, Any]
     ranker: Mapping[str, Any]
+    fitted: Mixture | None = None
 
 
 def digest(settings: Settings) -> str:
@@ -88,8 +92,8 @@ def tune(frozen: Examples, settings: Settings, texts: Texts | None, checkpoint: 
     ).fit(before)
     mixture.share = best_share(mixture, questions)
     if mixture.share == 0:
-        return Chosen(plain, {"kind": Blend.kind, **blend})
-    return Chosen(plain, {"kind": Mixture.kind, **mixture.params()})
+        return Chosen(plain, {"kind": Blend.kind, **blend}, mixture)
+    return Chosen(plain, {"kind": Mixture.kind, **mixture.params()}, mixture)
 
 
 def build(
@@ -99,13 +103,15 @@ def build(
     *,
     like: Ranker | None = None,
     start: Ranker | None = None,
+    fresh: Collection[str] | None = None,
     checkpoint: Path | None = None,
 ) -> Ranker:
     """The ranker that these parameters describe, fitted on `before`.
 
     Args:
         like: a ranker fitted on the same purchases; its transformer is taken if the recipe is the same.
-        start: a ranker fitted on fewer purchases (yesterday's) whose transformer is gone on from.
+        start: a ranker fitted on earlier purchases; where its transformer is of this recipe, it is gone on from.
+        fresh: the customers who bought since `start` was fitted.
         checkpoint: a folder from which a killed training of the transformer resumes.
 
     Raises:
