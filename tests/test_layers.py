@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "nightmarket"
 # From the ground up: a module may import from its own layer and from those before it.
 LAYERS = [
     {"settings", "errors", "contracts"},
-    {"ledger", "lake", "metrics"},
+    {"ledger", "lake", "metrics", "compute"},
     {"warehouse", "tracking", "weights", "grammar"},
     {"encoder", "llm"},
     {"shops", "landing", "transform", "quality", "suites", "guard", "prompts", "ranking", "merchandising"},
@@ -30,6 +30,7 @@ SOLE_IMPORTERS = {
     "xllamacpp": {"llm"},
     "sentence_transformers": {"encoder"},
     "dbt": {"transform"},
+    "ray": {"compute"},
 }
 
 

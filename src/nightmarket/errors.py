@@ -14,6 +14,7 @@ NightmarketError
 ├── ModelNotFound         no such model or version in the registry
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
 ├── RuleRefused           rules of the shop cannot hold together; lists every problem
+├── ComputeFailed         partitions cannot be read, run or put together
 ├── ReplyInvalid          a model's reply does not fit its form
 └── NightFailed           a DAG run of the night did not succeed
 
@@ -117,6 +118,10 @@ class RuleRefused(NightmarketError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return (type(self), (self.problems,))
+
+
+class ComputeFailed(NightmarketError):
+    """Partitions cannot be read, run where the settings say, or put together."""
 
 
 class ReplyInvalid(NightmarketError):
