@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ TEXT_CHARACTERS = 2000
 # A product is told by its first words; a long list of attributes costs four times the time and moves the vector away.
 PRODUCT_CHARACTERS = 320
 
+_day: date | None = None
+
 _TUNED = "tuned.safetensors"
 _ABOUT = "encoder.json"
 
@@ -65,9 +68,19 @@ class Serving:
     folder: Path | None
 
 
+def as_of(day: date | None) -> None:
+    """From now on this process uses the weights that served when `day` began; None: those that serve now.
+
+    Weights trained for a day serve from the next one on, so whatever runs beside that training, and a second run of
+    the day, uses what the first run used.
+    """
+    global _day
+    _day = day
+
+
 def serving() -> Serving:
-    """The weights that serve this process: the champion of `nightmarket.encoder`, else the packaged ones."""
-    return _serving(get_settings().state)
+    """The weights that serve this process: the champion of `nightmarket.encoder` (`as_of`), else the packaged ones."""
+    return _serving(get_settings().state, _day)
 
 
 def name() -> str:
@@ -170,9 +183,15 @@ def _encode(texts: list[str]) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _serving(state: Path) -> Serving:
+def _serving(state: Path, day: date | None) -> Serving:
     """`state` keeps answers of two homes apart."""
-    held = tracking.champion(TASK)
+    ranked = sorted(
+        (v for v in tracking.versions(TASK) if {"champion", "previous"} & set(v.aliases)),
+        key=lambda v: "champion" not in v.aliases,
+    )
+    if day is None:
+        ranked = [v for v in ranked if "champion" in v.aliases]
+    held = next((v for v in ranked if day is None or v.tags.get("day", "") < day.isoformat()), None)
     if held is None:
         return Serving(MINILM.name, MINILM.digest, MINILM.digest, None)
     return Serving(f"nightmarket.{TASK}", held.version, _about(held.path)["sha256"][:12], held.path)

@@ -113,6 +113,11 @@ def test_the_champion_makes_the_vectors_and_they_are_kept_beside_those_of_the_pa
     tuned = encoder.embed(["tea pot"])
     assert (encoder.name(), encoder.version()) == ("nightmarket.encoder", "1")
     assert not np.allclose(tuned, packaged, atol=1e-3)
+    encoder.as_of(DAY)
+    assert encoder.version() == encoder.MINILM.digest  # what was trained on a day serves from the next one on
+    encoder.as_of(DAY + timedelta(days=1))
+    assert encoder.version() == "1"
+    encoder.as_of(None)
     stores = sorted(p.name for p in (get_settings().state / "embeddings").glob("*.sqlite"))
     digest = json.loads((made.path / "encoder.json").read_text())["sha256"][:12]
     assert stores == sorted(

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightmarket import lake, ranking, tracking, warehouse
+from nightmarket import encoder, lake, ranking, tracking, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.ranking import Catalogue, Histories, ItemToItem, Mixture, Popularity, Ranker, Texts
 from nightmarket.ranking.texts import texts_of
@@ -176,6 +176,7 @@ def _texts(work: _Work) -> tuple[Texts | None, int]:
     """The texts of the catalogue within the night's budget, most bought first; and how many wait for another night."""
     if not {"title", "brand", "category"} & set(work.catalogue.column_names):
         return None, 0
+    encoder.as_of(work.day)
     codes = work.frozen.catalogue.codes(work.catalogue["product_id"])
     counts = np.bincount(
         work.frozen.catalogue.codes(work.frozen.purchases["product_id"]), minlength=len(work.frozen.catalogue)

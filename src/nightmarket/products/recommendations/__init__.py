@@ -13,10 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightmarket import lake, warehouse
+from nightmarket import encoder, lake, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
-from nightmarket.products.recommendations import lift, lists, people, serving, similar, touched, twin
+from nightmarket.products.recommendations import (
+    lift,
+    lists,
+    people,
+    placements,
+    serving,
+    similar,
+    touched,
+    twin,
+)
 from nightmarket.products.recommendations.serving import Serving
 from nightmarket.products.recommendations.shelf import Shelf
 from nightmarket.settings import Settings, get_settings
@@ -28,8 +37,9 @@ MAKING = "lists-2"
 def version(day: date) -> str:
     """A digest of the model that would serve and of the settings that shape lists; asks the registry, loads nothing."""
     settings = get_settings()
+    encoder.as_of(day)
     return warehouse.digest(
-        MAKING, serving.label(), *_shaping(settings), settings.lists_expire_after_days,
+        MAKING, serving.label(), similar.encoder_digest(), *_shaping(settings), settings.lists_expire_after_days,
         settings.texts_embedded_per_night,
     )  # fmt: skip
 
@@ -87,7 +97,9 @@ def _shaping(settings: Settings) -> tuple[object, ...]:
 
 def _touched(day: date, shelf: Shelf, base: str) -> tuple[pa.Table, int]:
     """The customers whose lists are made anew (rows of `people.known`), and how many were looked at."""
-    everybody = people.known(day, base, exposures_count="frequency_cap" in shelf.open().actions)
+    book = shelf.open().book
+    counted = any(book.counts_showings(placement) for placement in (placements.HOME, placements.EMAIL))
+    everybody = people.known(day, base, exposures_count=counted)
     before = touched.in_force("recommendations", day, "product_id")
     anew: np.ndarray = touched.compared(everybody["customer_id"], everybody["input_hash"], before)
     return everybody.take(pa.array(anew)).combine_chunks(), everybody.num_rows
