@@ -126,7 +126,8 @@ def _in_time(timed: Mapping[str, Any] | None) -> str:
     if timed is None:
         return "The split by time over the whole shop was not asked (too many purchases, or too few after the cut).\n"
     return (
-        f"On the split by time (nothing of the last tenth of purchases learnt by anybody, {timed['examples']} customers):\n\n"
+        f"On the split by time (nothing of the last tenth of purchases learnt by anybody, {timed['examples']} customers; the few\n"
+        "hyper-parameters were chosen on validation purchases, some of which lie after the cut):\n\n"
         f"{_comparisons(timed['comparisons'])}\n"
     )
 
