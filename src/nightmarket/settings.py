@@ -68,10 +68,10 @@ class Settings(BaseSettings):
     )
 
     encoder_steps: int = Field(
-        8, ge=1, description="Steps of each objective when the encoder is tuned (some 0.8 s each)."
+        6, ge=1, description="Steps of each objective when the encoder is tuned (some 0.8 s each)."
     )
     encoder_trial_products: int = Field(
-        320, ge=50, description="Products that the trial of a tuned encoder ranks at most."
+        256, ge=50, description="Products that the trial of a tuned encoder ranks at most."
     )
 
     copy_products_per_night: int = Field(

@@ -142,13 +142,19 @@ def report(
 
 
 def paid(ablation: Sequence[Mapping[str, Any]]) -> str:
-    """The ablation in words: for each thing tried, whether it certainly helped, certainly hurt, or neither."""
+    """The ablation in words: for each thing tried, whether it certainly helped, certainly hurt, or neither.
+
+    On fewer than `LEAST_EXAMPLES` pairs it is not said.
+    """
     told = []
     for row in ablation:
         what = VARIANTS[row["variant"]]
         if row["against"] == "contrast":
             what = "pre-training before the contrastive tuning, against that alone"
-        verdict = "paid" if row["low"] > 0 else "hurt" if row["high"] < 0 else "did not certainly pay"
+        if row["examples"] < LEAST_EXAMPLES:
+            verdict = f"{row['examples']} pairs are too few to say"
+        else:
+            verdict = "paid" if row["low"] > 0 else "hurt" if row["high"] < 0 else "did not certainly pay"
         told.append(
             f"{what}: {verdict} ({row['mean']:+.4f}, 95 % from {row['low']:+.4f} to {row['high']:+.4f})"
         )
