@@ -29,9 +29,9 @@ def test_the_readme_names_every_dag_output_and_command() -> None:
         "build_warehouse", "finetune_encoder", "finetune_models", "follow_events", "refresh_product_copy", "refresh_profiles", "refresh_recommendations",
     ]  # fmt: skip
     outputs = [table.qualified for table in OUTPUTS.values()]
-    assert len(outputs) == 6
+    assert len(outputs) == 8
     commands = ["make nightly", "make test", "make up", "make down", "make check"]
-    commands += [f"nightmarket {verb}" for verb in ("run", "query", "models", "doctor", "follow")]
+    commands += [f"nightmarket {verb}" for verb in ("run", "query", "models", "doctor", "follow", "rules check")]
     assert [name for name in [*dags, *outputs, *commands] if name not in README] == []
 
 
