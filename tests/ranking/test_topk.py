@@ -85,9 +85,9 @@ def test_customers_whose_guess_was_too_high_are_asked_again(monkeypatch: pytest.
     asked: list[tuple[int, bool]] = []
     scan = topk.Shelf._scan
 
-    def spied(shelf: topk.Shelf, queries: Any, *args: Any, sure: bool) -> Any:
+    def spied(shelf: topk.Shelf, queries: Any, *args: Any, sure: bool, **named: Any) -> Any:
         asked.append((len(queries), sure))
-        return scan(shelf, queries, *args, sure=sure)
+        return scan(shelf, queries, *args, sure=sure, **named)
 
     monkeypatch.setattr(topk.Shelf, "_scan", spied)
     # Vectors of one length; the sample happens to hold all that the first customer likes.

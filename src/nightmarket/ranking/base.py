@@ -109,11 +109,15 @@ class Ranker(ABC):
             )
         products = np.full((len(histories), k), -1, np.int32)
         scores = np.zeros((len(histories), k), np.float32)
-        for begin, end in blocks(len(histories), len(self.catalogue)):
+        for begin, end in blocks(len(histories), self._width()):
             products[begin:end], scores[begin:end] = self._best(
                 histories.slice(begin, end), k, exclude_seen, allowed
             )
         return Lists(products, scores)
+
+    def _width(self) -> int:
+        """Numbers that are made for a row when lists are."""
+        return len(self.catalogue)
 
     def _best(self, block: Histories, k: int, exclude_seen: bool, allowed: NDArray[np.bool_] | None) -> Lists:
         dense = self.score(block)
@@ -238,6 +242,11 @@ class ByDeletion(Ranker):
 
     ASKED: ClassVar[int] = 10
 
+    def scores_of(self, histories: Histories, products: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The scores of some products a row (rows x any), as `score` gives them."""
+        found: NDArray[np.float32] = np.take_along_axis(self.score(histories), products, axis=1)
+        return found
+
     def explain(self, histories: Histories, row: int, product: int) -> list[Contribution]:
         self.catalogue.require(histories.digest, "A history")
         one = histories.slice(row, row + 1)
@@ -274,9 +283,8 @@ class ByDeletion(Ranker):
         targets = np.maximum(products, 0)
         row = np.repeat(np.arange(rows), sizes)
         nth = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        whole = np.take_along_axis(self.score(histories), targets, axis=1)
-        without = self.score(histories.without(row, nth))
-        amounts[row, :, nth] = whole[row] - np.take_along_axis(without, targets[row], axis=1)
+        whole = self.scores_of(histories, targets)
+        amounts[row, :, nth] = whole[row] - self.scores_of(histories.without(row, nth), targets[row])
         return amounts
 
 

@@ -6,7 +6,7 @@ network and its training (transformer).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightmarket.errors import ModelRefused
-from nightmarket.ranking.base import ByDeletion
+from nightmarket.ranking.base import ByDeletion, Lists
 from nightmarket.ranking.interactions import Catalogue, Histories, Interactions, Texts
+from nightmarket.ranking.topk import top_by_softmax
 
 if TYPE_CHECKING:
     from nightmarket.ranking.transformer import Network, Recipe
 
 _ROWS = 512  # histories read at once
+_PAIRS = 16_384  # of a history and a product, looked at together: 8 MB of vectors each
+# Up to so many products a block of all scores is small, and looking at all of them as fast as looking at few.
+DENSE = 4000
 
 
 class Sequential(ByDeletion):
@@ -70,15 +74,27 @@ class Sequential(ByDeletion):
         """Probabilities of what comes next; zeros for an empty history."""
         import torch
 
+        found = np.zeros((len(histories), len(self.catalogue)), np.float32)
+        table, silent = torch.from_numpy(self.table), torch.from_numpy(~self.heard())
+        for rows, vectors in self.read(histories):
+            logits = torch.from_numpy(vectors) @ table.t()
+            found[rows] = torch.softmax(logits.masked_fill(silent, -1e9), dim=1).numpy()
+        return found
+
+    def heard(self) -> NDArray[np.bool_]:
+        """The products of which anything is known: a logit of 0 would rank the others above many."""
+        return (self.table != 0).any(axis=1)
+
+    def read(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Rows that hold a product, and their vectors: inner products with the table are logits of what comes next."""
+        import torch
+
         from nightmarket.encoder import has_bfloat16
 
-        found = np.zeros((len(histories), len(self.catalogue)), np.float32)
         known = np.flatnonzero(np.diff(histories.offsets))
         if self.network is None or not len(known) or not len(self.catalogue):
-            return found
+            return
         table = torch.from_numpy(self.table)
-        # Nothing is known of a product without purchases and text: a logit of 0 would rank it above many.
-        silent = ~(table != 0).any(dim=1)
         read = sequences(histories)
         lengths = np.minimum([len(read[row]) for row in known], self.recipe.length)
         # Rows of like length together: padding costs what a product costs.
@@ -93,9 +109,58 @@ class Sequential(ByDeletion):
                 ends = torch.tensor([len(sequence) - 1 for sequence in latest])
                 with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch)):
                     vectors = self.network(table, torch.from_numpy(ids))
-                logits = vectors[torch.arange(len(rows)), ends].float() @ table.t()
-                found[rows] = torch.softmax(logits.masked_fill(silent, -1e9), dim=1).numpy()
+                yield rows, vectors[torch.arange(len(rows)), ends].float().numpy()
+
+    def told(self, histories: Histories) -> NDArray[np.float32]:
+        """The vectors of `read`, a row each; zeros for an empty history."""
+        found = np.zeros((len(histories), self.recipe.dimensions), np.float32)
+        for rows, vectors in self.read(histories):
+            found[rows] = vectors
         return found
+
+    def scores_of(self, histories: Histories, products: NDArray[np.int32]) -> NDArray[np.float32]:
+        if len(self.catalogue) <= DENSE:
+            return super().scores_of(histories, products)
+        vectors = self.told(histories)
+        _, sums = top_by_softmax(vectors, self.table, 0, heard=self.heard())
+        rows = np.repeat(np.arange(len(products)), products.shape[1])
+        return self.chances(vectors, sums, rows, products.reshape(-1)).reshape(products.shape)
+
+    def chances(
+        self, vectors: NDArray[np.float32], sums: NDArray[np.float32], rows: NDArray[np.int64], products: NDArray[np.int32]
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Probabilities of `products` at `rows`, given the rows' vectors and the logarithms of their sums."""
+        found = np.zeros(len(rows), np.float32)
+        able = vectors.any(axis=1) & np.isfinite(sums)
+        kept = np.flatnonzero(able[rows] & self.heard()[products])
+        for begin in range(0, len(kept), _PAIRS):
+            at = kept[begin : begin + _PAIRS]
+            logits = np.einsum("nd,nd->n", vectors[rows[at]], self.table[products[at]])
+            found[at] = np.exp(logits - sums[rows[at]])
+        return found
+
+    def _width(self) -> int:
+        return min(len(self.catalogue), DENSE)
+
+    def _best(self, block: Histories, k: int, exclude_seen: bool, allowed: NDArray[np.bool_] | None) -> Lists:
+        if len(self.catalogue) <= DENSE:
+            return super()._best(block, k, exclude_seen, allowed)
+        lists, sums = self.likeliest(block, self.told(block), k, exclude_seen, allowed)
+        chances = np.exp(lists.scores - np.where(np.isfinite(sums), sums, 0)[:, None])
+        there = (lists.products >= 0) & (chances > 0)
+        return Lists(np.where(there, lists.products, -1).astype(np.int32), np.where(there, chances, 0))
+
+    def likeliest(
+        self, block: Histories, vectors: NDArray[np.float32], k: int, exclude_seen: bool,
+        allowed: NDArray[np.bool_] | None,
+    ) -> tuple[Lists, NDArray[np.float32]]:  # fmt: skip
+        """The best logits of each row and the logarithms of the sums; nothing for an empty history."""
+        lists, sums = top_by_softmax(
+            vectors, self.table, k, seen=(block.offsets, block.items) if exclude_seen else None,
+            allowed=allowed, heard=self.heard(),
+        )  # fmt: skip
+        lists.products[np.diff(block.offsets) == 0] = -1
+        return lists, sums
 
     def params(self) -> dict[str, Any]:
         return asdict(self.recipe)

@@ -34,6 +34,8 @@ LEAST_SAMPLE, MOST_SAMPLE = 2048, 16_384
 LARGE = 300_000
 # Candidates kept for a block before they are cut to the best (32 MB).
 MOST_KEPT = 2_000_000
+# Candidates of a customer that are put beside those of others.
+MOST_BESIDE = 4096
 # Rounding of an fp32 inner product may lift it this far above the product of the lengths.
 SLACK = np.float32(1.0001)
 _LOWEST = -np.finfo(np.float32).max
@@ -74,6 +76,38 @@ def top_by_product(
 
         spread(work, len(queries))
     return Lists(products, scores)
+
+
+def top_by_softmax(
+    queries: NDArray[np.float32], items: NDArray[np.float32], k: int, *,
+    seen: Flat | None = None, allowed: NDArray[np.bool_] | None = None, heard: NDArray[np.bool_] | None = None,
+) -> tuple[Lists, NDArray[np.float32]]:  # fmt: skip
+    """`top_by_product`, and the logarithm of each row's sum of exponentials over the items that are `heard` (all, when
+    not given) whether they may be listed or not: `exp(score - logarithm)` is an item's probability by softmax.
+
+    Items that are not heard are not listed. The scores are made once for both.
+    """
+    queries, items = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(items, np.float32)
+    _require(queries, items, seen, allowed)
+    products = np.full((len(queries), k), -1, np.int32)
+    scores = np.zeros((len(queries), k), np.float32)
+    sums = np.full(len(queries), -np.inf, np.float32)
+    heard = np.ones(len(items), np.bool_) if heard is None else heard
+    shelf = Shelf.of(items, heard if allowed is None else heard & allowed)
+    rest = Shelf.of(items, np.zeros(len(items), np.bool_) if allowed is None else heard & ~allowed)
+
+    def work(begin: int, end: int) -> None:
+        out = None if seen is None else _cut(seen, begin, end)
+        total = LogSum(end - begin)
+        rest.add_up(queries[begin:end], total)
+        if k and len(shelf.codes):
+            products[begin:end], scores[begin:end] = shelf.best(queries[begin:end], k, out, total)
+        else:
+            shelf.add_up(queries[begin:end], total)
+        sums[begin:end] = total.log()
+
+    spread(work, len(queries))
+    return Lists(products, scores), sums
 
 
 def spread(work: Callable[[int, int], None], rows: int) -> None:
@@ -130,13 +164,14 @@ class Shelf:
         return cls(torch.from_numpy(items[codes]), codes, lengths[order], places, int(drawn.sum()))
 
     def best(
-        self, queries: NDArray[np.float32], k: int, seen: tuple[NDArray[np.int64], NDArray[np.int32]] | None
-    ) -> Lists:
-        """The `k` best for a block of queries; `seen`: rows and codes to leave out."""
+        self, queries: NDArray[np.float32], k: int, seen: tuple[NDArray[np.int64], NDArray[np.int32]] | None,
+        total: LogSum | None = None,
+    ) -> Lists:  # fmt: skip
+        """The `k` best for a block of queries; `seen`: rows and codes to leave out; `total` is told of every score."""
         if seen is not None:
             order = np.argsort(self.places[seen[1]], kind="stable")
             seen = seen[0][order], self.places[seen[1]][order]
-        products, scores, counts = self._scan(queries, k, seen, sure=False)
+        products, scores, counts = self._scan(queries, k, seen, sure=False, total=total)
         short = np.flatnonzero(counts < k)
         if len(short) and self.sample < len(self.codes):
             if seen is not None:
@@ -147,8 +182,17 @@ class Shelf:
             products[short], scores[short], _ = self._scan(queries[short], k, seen, sure=True)
         return Lists(products, scores)
 
+    def add_up(self, queries: NDArray[np.float32], total: LogSum) -> None:
+        """Tell `total` of every score, without lists."""
+        import torch
+
+        across = torch.from_numpy(queries).t().contiguous()
+        for begin in range(0, len(self.codes), STEP):
+            total.add(torch.mm(self.vectors[begin : begin + STEP], across))
+
     def _scan(
-        self, queries: NDArray[np.float32], k: int, seen: tuple[NDArray[np.int64], NDArray[np.int32]] | None, *, sure: bool
+        self, queries: NDArray[np.float32], k: int, seen: tuple[NDArray[np.int64], NDArray[np.int32]] | None, *,
+        sure: bool, total: LogSum | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:  # fmt: skip
         """Lists and how many items reached the score that was guessed: fewer than `k` make the list doubtful."""
         import torch
@@ -163,7 +207,7 @@ class Shelf:
         kept = Kept(self, width, k)
         begin, end = 0, self.sample
         while begin < size:
-            if begin:
+            if begin and total is None:
                 able = reach[live] * self.lengths[begin] >= bar
                 if not able.any():
                     break
@@ -176,6 +220,8 @@ class Shelf:
             for step in range(0, end - begin, STEP):
                 stop = min(step + STEP, end - begin)
                 torch.mm(self.vectors[begin + step : begin + stop], across, out=tile[step:stop])
+            if total is not None:
+                total.add(tile)
             scores = tile.numpy()
             if seen is not None:
                 _forget(scores, seen, begin, end, live, width)
@@ -188,6 +234,29 @@ class Shelf:
                 bar = np.maximum(bar, kept.cut()[live])
             begin, end = end, min(end + TILE, size)
         return kept.lists()
+
+
+class LogSum:
+    """The logarithm of a sum of exponentials for each column of the tiles it is told of, whatever their size."""
+
+    def __init__(self, width: int) -> None:
+        import torch
+
+        self.most = torch.full((width,), -torch.inf)
+        self.sum = torch.zeros(width)
+
+    def add(self, tile: torch.Tensor) -> None:
+        """Take the scores of a tile (items x columns) in."""
+        import torch
+
+        most = torch.maximum(self.most, tile.amax(0))
+        # Exponents are of differences to the greatest so far: none overflows, and what is lost was nothing beside it.
+        self.sum = self.sum * torch.exp(self.most - most) + torch.sub(tile, most).exp_().sum(0)
+        self.most = most
+
+    def log(self) -> NDArray[np.float32]:
+        """The logarithms; minus infinity for a sum of nothing."""
+        return (self.sum.log() + self.most.nan_to_num(neginf=0.0)).numpy()  # type: ignore[no-any-return]
 
 
 class Kept:
@@ -236,23 +305,42 @@ class Kept:
     def lists(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
         """The best `k` of each customer, in order, and how many were kept."""
         columns, places, values = (np.concatenate(part) for part in zip(*self.parts, strict=True))
-        # Sixteen bits are sorted by their digits: time goes with the number of candidates alone.
-        order = np.argsort(columns.astype(np.uint16), kind="stable")
-        columns = columns[order]
-        counts = np.bincount(columns, minlength=self.width)
-        most = int(counts.max(initial=1))
-        keys = np.full((self.width, most), _NOBODY)
-        starts = np.cumsum(counts) - counts
-        spot = np.arange(len(columns)) + (np.arange(self.width) * most - starts)[columns]
-        keys.reshape(-1)[spot] = ordered(values[order], self.shelf.codes[places[order]])
-        if most > self.k:
-            keys.partition(self.k - 1, axis=1)
-        keys = np.sort(keys[:, : self.k], axis=1)
-        products = np.full((self.width, self.k), -1, np.int32)
-        scores = np.zeros((self.width, self.k), np.float32)
-        there = keys != _NOBODY
-        products[:, : keys.shape[1]][there], scores[:, : keys.shape[1]][there] = unordered(keys[there])
-        return products, scores, counts
+        return best_of(columns, self.shelf.codes[places], values, self.width, self.k)
+
+
+def best_of(
+    columns: NDArray[np.int64], codes: NDArray[np.int32], scores: NDArray[np.float32], width: int, k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
+    """Of candidates in any order the best `k` of each of `width` customers, and how many each had.
+
+    A customer's candidates have different codes.
+    """
+    # Sixteen bits are sorted by their digits: time goes with the number of candidates alone.
+    order = np.argsort(columns.astype(np.uint16) if width <= 0xFFFF else columns, kind="stable")
+    columns, keys = columns[order], ordered(scores[order], codes[order])
+    counts = np.bincount(columns, minlength=width)
+    starts = np.cumsum(counts) - counts
+    long = np.flatnonzero(counts > max(4 * k, MOST_BESIDE))
+    if len(long):
+        # Side by side the others would be as long as they.
+        kept = np.ones(len(keys), np.bool_)
+        for row in long:
+            span = slice(starts[row], starts[row] + counts[row])
+            kept[span] = keys[span] <= np.partition(keys[span], k - 1)[k - 1]
+        columns, keys = columns[kept], keys[kept]
+    left = np.bincount(columns, minlength=width)
+    most = int(left.max(initial=1))
+    beside = np.full((width, most), _NOBODY)
+    spot = np.arange(len(columns)) + (np.arange(width) * most - (np.cumsum(left) - left))[columns]
+    beside.reshape(-1)[spot] = keys
+    if most > k:
+        beside.partition(k - 1, axis=1)
+    beside = np.sort(beside[:, :k], axis=1)
+    products = np.full((width, k), -1, np.int32)
+    values = np.zeros((width, k), np.float32)
+    there = beside != _NOBODY
+    products[:, : beside.shape[1]][there], values[:, : beside.shape[1]][there] = unordered(beside[there])
+    return products, values, counts
 
 
 def ordered(scores: NDArray[np.float32], codes: NDArray[np.int32]) -> NDArray[np.uint64]:
