@@ -210,7 +210,7 @@ _OUTPUTS = (
        "placements of a customer are made together."),
     OutputTable("similar_products", ("product_id", "reason_code", "rank"), ("product_id",), (
         _id("product_id"), _c("rank", WHOLE, required=True), _id("similar_product_id"), _c("score", FLOAT),
-        _c("reason_code", TEXT, "Which of the two lists: `bought_together` or `similar_text`.", required=True),
+        _c("reason_code", TEXT, "Which of the two lists: `bought_together` or `similar_text`."),
         _c("rank_before_rules", WHOLE, "Place before any rule; null: a rule put it there."),
         _c("rules_applied", JSON, "Ids of the rules that touched the slot."), _INPUT_HASH,
     ), "Two lists for a product's page: what is bought together with it, and what is alike by its text."),

@@ -96,6 +96,11 @@ def read(name: str, day: date, columns: Sequence[str] | None = None) -> pa.Table
     return table
 
 
+def columns(name: str, day: date) -> list[str]:
+    """The names of the columns of a name and day."""
+    return list(pq.read_schema(require(name, day).path).names)
+
+
 def prune(day: date, keep_days: int) -> int:
     """Remove days more than `keep_days` before `day` and what killed writers left; says how many folders went."""
     gone = 0
@@ -128,15 +133,15 @@ def digests(name: str, day: date, *, by: str, columns: Sequence[str]) -> pa.Tabl
     Made where the file is read, so a million rows cost a second and only their digests come to Python.
     """
     path = require(name, day).path
-    held = pq.read_schema(path)
-    there = [c for c in columns if c in held.names]
+    held = pq.read_schema(path).names
+    there = [c for c in columns if c in held]
     parts = ", ".join(["''", *(f"coalesce(cast({c} as varchar), chr(30))" for c in there)])
     text = f"concat_ws(chr(31), {parts})"
     with duckdb.connect() as connection:
         connection.execute(f"set threads = {get_settings().threads}")
         connection.execute("set TimeZone = 'UTC'")
         return connection.execute(
-            f"select {by}, md5(concat_ws(' ', count(*), sum(md5_number_lower(t)), sum(md5_number_upper(t)))) as digest "
+            f"select {by}, md5(concat_ws(' ', count(*), sum(md5_number_lower(t)))) as digest "
             f"from (select {by}, {text} as t from read_parquet(?)) group by {by} order by {by}",
             [str(path)],
         ).to_arrow_table()

@@ -3,82 +3,53 @@
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
-from nightmarket import lake, products, tracking, warehouse
-from nightmarket.ledger import Outcome
+from nightmarket import encoder, lake, ranking, warehouse
 from nightmarket.products import recommendations
-from nightmarket.training import finetune
+from nightmarket.products.recommendations import lists, people, serving
+from nightmarket.products.recommendations.shelf import Shelf
+from nightmarket.ranking import Blend, Ease, ItemToItem
+from nightmarket.settings import get_settings
+from tests.products.list_shop import (
+    ARCHIVED,
+    DAY,
+    FRESH,
+    NEXT,
+    SOLD_OUT,
+    SPECIAL,
+    crown,
+    extracts,
+    made_on,
+    night,
+    of,
+    rows,
+)  # fmt: skip
 from tests.ranking.purchases import purchases, shop
-
-DAY = date(2026, 3, 2)
-NEXT = DAY + timedelta(days=1)
-ARCHIVED, SOLD_OUT, FRESH = "p003", "p014", "p999"
-SPECIAL = {"cold": (False, None, "en"), "robot": (True, None, "en"), "refuser": (False, "refused", "zh-CN")}
 
 
 @pytest.fixture
-def bought(registry: Path) -> pa.Table:
-    """The purchases of 90 customers of 30 products, and the day's extracts."""
+def bought(registry: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
+    """The purchases of 90 customers of 30 products, and the day's extracts; nothing is left to chance, or read."""
+    monkeypatch.setenv("NIGHTMARKET_EXPLORATION_SHARE", "0")
+    monkeypatch.setenv("NIGHTMARKET_TEXTS_EMBEDDED_PER_NIGHT", "0")
+    get_settings.cache_clear()
     table = shop(customers=90)
     extracts(DAY, table)
     return table
 
 
-def extracts(
-    day: date, table: pa.Table, gone: tuple[str, ...] = (ARCHIVED, SOLD_OUT), title: str = "Lamp"
-) -> None:
-    ids = sorted({*table["product_id"].to_pylist(), ARCHIVED, SOLD_OUT, FRESH})
-    lake.write("purchases", day, table, key=("customer_id", "ordered_at", "order_id", "product_id"))
-    catalogue = pa.table({
-        "product_id": ids, "title": [f"{title} {p}\n" for p in ids], "brand": ["Alder"] * len(ids),
-        "category": ["Home > Light"] * len(ids), "is_available": [p not in gone for p in ids],
-    })  # fmt: skip
-    lake.write("products", day, catalogue, key=("product_id",))
-    known = {
-        c: (False, None, "zh" if c.endswith("7") else None) for c in table["customer_id"].to_pylist()
-    } | SPECIAL
-    nothing_to_obey(day)
-    features = pa.table({
-        "marketing": pa.array([v[3] if len(v) > 3 else None for v in known.values()], pa.string()),
-        "customer_id": list(known), "is_bot": [v[0] for v in known.values()],
-        "profiling": pa.array([v[1] for v in known.values()], pa.string()),
-        "locale": pa.array([v[2] for v in known.values()], pa.string()),
-    })  # fmt: skip
-    lake.write("customer_features", day, features, key=("customer_id",))
-
-
-def nothing_to_obey(day: date) -> None:
-    """Extracts of a shop without rules, in which nobody was shown anything yet."""
-    rules = {name: pa.array([], pa.string()) for name in ("rule_id", "action", "placement", "product_id")}
-    lake.write("recommendation_rules", day, pa.table(rules), key=("rule_id",))
-    shown = {name: pa.array([], pa.string()) for name in ("customer_id", "product_id", "placement")}
-    lake.write("exposures", day, pa.table(shown), key=("customer_id",))
-
-
-def night(day: date) -> list[Outcome]:
-    return [
-        step(recommendations.PRODUCT, day, f"run-{day}")
-        for step in (products.generate, products.check, products.publish)
-    ]
-
-
-def rows(table: str, where: str = "true") -> list[dict[str, object]]:
-    return warehouse.read(f"select * from outputs.{table}_current where {where} order by all").to_pylist()
-
-
-def of(customer: str) -> list[dict[str, object]]:
-    return sorted(rows("recommendations", f"customer_id = '{customer}'"), key=lambda r: r["rank"])  # type: ignore[arg-type,return-value]
-
-
-def test_a_night_of_lists(bought: pa.Table) -> None:
+def test_a_night_of_lists(bought: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """One night in one shop, looked at from all sides: making it takes seconds."""
-    night(DAY)
+    monkeypatch.setenv("NIGHTMARKET_TEXTS_EMBEDDED_PER_NIGHT", "99")
+    get_settings.cache_clear()
+    night(DAY, gate=True)
     _everybody_has_a_list_without_what_they_bought_or_cannot_buy(bought)
     _reasons_quote_what_was_really_bought(bought)
     _who_must_not_be_profiled_gets_what_is_popular()
@@ -93,11 +64,12 @@ def _everybody_has_a_list_without_what_they_bought_or_cannot_buy(bought: pa.Tabl
     mine = set(zip(bought["customer_id"].to_pylist(), bought["product_id"].to_pylist(), strict=True))
     assert not mine & {(r["customer_id"], r["product_id"]) for r in everything}
     assert not {ARCHIVED, SOLD_OUT} & {r["product_id"] for r in everything}
-    assert {r["placement"] for r in everything} == {"home"}
+    assert {r["placement"] for r in everything} == {"home", "email"}
     assert max(len(of(c)) for c in ("c0000", "cold")) == 20
+    assert max(len(of(c, "email")) for c in ("c0000", "cold")) == 6
     for row in everything:
         assert (row["propensity"], row["is_exploration"], row["rules_applied"]) == (1.0, False, "[]")
-        assert row["rank_before_rules"] == row["rank"]
+        assert row["placement"] == "email" or row["rank_before_rules"] == row["rank"]
         assert row["is_personalised"] is (row["fallback_reason"] is None)
 
 
@@ -132,10 +104,6 @@ def _every_product_on_sale_has_neighbours() -> None:
     assert {r["product_id"] for r in everything} == on_sale
     assert {r["similar_product_id"] for r in everything} <= on_sale
     assert all(r["product_id"] != r["similar_product_id"] for r in everything)
-    fresh = [r for r in everything if r["product_id"] == FRESH]
-    assert len(fresh) == 10 and {r["reason_code"] for r in fresh} == {"similar_text"}
-    assert {r["model_name"] for r in fresh} == {"all-MiniLM-L6-v2"}
-    assert {r["reason_code"] for r in everything if r["product_id"] == "p000"} == {"bought_together"}
 
 
 def _without_a_champion_the_shelf_says_so() -> None:
@@ -145,17 +113,16 @@ def _without_a_champion_the_shelf_says_so() -> None:
 
 
 def _the_same_night_again_changes_nothing() -> None:
-    assert [outcome.note for outcome in night(DAY)] == ["unchanged"] * 3
+    assert [outcome.note for outcome in night(DAY, gate=True)] == ["unchanged"] * 3
 
 
-def test_with_a_champion_only_what_was_touched_is_made_again(bought: pa.Table) -> None:
-    for step in (finetune.build_examples, finetune.train, finetune.promote):
-        step(DAY, "r")
-    if tracking.champion("ranking") is None:  # the gate is not what is tested here
-        tracking.promote("ranking", "1", reason="for the test", actor="test")
+def test_with_a_champion_only_what_was_touched_is_made_again(
+    bought: pa.Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    crown(monkeypatch, tmp_path, Blend(Ease(), ItemToItem()), bought)
     night(DAY)
     assert {r["model_name"] for r in rows("recommendations")} == {"nightmarket.ranking"}
-    assert {r["model_version"] for r in rows("recommendations")} == {"1"}
+    assert {r["model_version"] for r in rows("recommendations")} == {"9"}
 
     # c0001 buys again; a product of somebody's list is sold out; nobody else is touched
     sold_out = str(of("c0005")[0]["product_id"])
@@ -167,31 +134,26 @@ def test_with_a_champion_only_what_was_touched_is_made_again(bought: pa.Table) -
         gone=(ARCHIVED, SOLD_OUT, sold_out),
     )
     night(NEXT)
-    made = warehouse.read(f"select distinct customer_id from outputs.recommendations where day = '{NEXT}'")
-    assert set(made["customer_id"].to_pylist()) == holders | {"c0001"}
+    assert made_on(NEXT) == holders | {"c0001"}
     assert len(holders) < 80
     assert not rows("recommendations", f"product_id = '{sold_out}'")
     assert not rows("similar_products", f"similar_product_id = '{sold_out}' and product_id <> '{sold_out}'")
     counts = warehouse.read(
-        "select count(*) = count(distinct (customer_id, rank)) as whole from outputs.recommendations_current"
+        "select count(*) = count(distinct (customer_id, placement, rank)) as whole from outputs.recommendations_current"
     )
     assert pc.all(counts["whole"]).as_py()
 
 
-def test_a_customer_who_refuses_profiling_loses_the_personal_list_the_next_night(
-    bought: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_customer_who_refuses_profiling_loses_the_personal_list_the_next_night(bought: pa.Table) -> None:
     night(DAY)
     assert any(r["is_personalised"] for r in of("c0001"))
-    monkeypatch.setitem(SPECIAL, "c0001", (False, "refused", "en"))
-    extracts(NEXT, bought)
+    extracts(NEXT, bought, special=SPECIAL | {"c0001": (False, "refused", "en")})
     night(NEXT)
     assert {(r["is_personalised"], r["fallback_reason"]) for r in of("c0001")} == {
         (False, "profiling_refused")
     }
     # the same shelf, because the same purchases: nobody else was made again
-    made = warehouse.read(f"select distinct customer_id from outputs.recommendations where day = '{NEXT}'")
-    assert made["customer_id"].to_pylist() == ["c0001"]
+    assert made_on(NEXT) == {"c0001"}
 
 
 def test_who_refused_training_gets_a_list_of_their_own_that_no_model_learnt_from(registry: Path) -> None:
@@ -206,8 +168,7 @@ def test_who_refused_training_gets_a_list_of_their_own_that_no_model_learnt_from
 
 def test_a_shop_without_orders_or_products_publishes_no_rows(registry: Path) -> None:
     nothing = purchases({})
-    lake.write("purchases", DAY, nothing, key=("customer_id",))
-    nothing_to_obey(DAY)
+    extracts(DAY, nothing, special={})
     lake.write("products", DAY, pa.table({
         "product_id": pa.array([], pa.string()), "title": pa.array([], pa.string()), "is_available": pa.array([], pa.bool_()),
     }), key=("product_id",))  # fmt: skip
@@ -218,17 +179,112 @@ def test_a_shop_without_orders_or_products_publishes_no_rows(registry: Path) -> 
     assert [outcome.rows_out for outcome in night(DAY)] == [0, 0, 0]
 
 
-def test_titles_are_quoted_in_one_line_and_cut_at_a_word() -> None:
-    catalogue = pa.table({"product_id": ["a", "b"], "title": ["Blue\x00\n  Lamp", "Wonderful " * 12]})
-    found = recommendations._titles(catalogue)
-    assert found["a"] == "Blue Lamp"
-    assert found["b"] == "Wonderful " * 6 + "Wonderful…" and len(found["b"]) <= 80
+def test_who_refused_marketing_gets_no_message_and_loses_the_list_of_messages_the_next_night(
+    bought: pa.Table,
+) -> None:
+    extracts(DAY, bought, no_mail=["c0002", "refuser"])
+    night(DAY)
+    assert of("c0001", "email") and not of("c0002", "email") and not of("refuser", "email")
+    assert of("c0002") and of("refuser")
+    extracts(NEXT, bought, no_mail=["c0001", "c0002", "refuser"])
+    night(NEXT)
+    assert made_on(NEXT) == {"c0001"}
+    assert of("c0001") and not of("c0001", "email")
 
 
-def test_a_cause_without_a_title_is_named_by_id_and_gives_no_sentence() -> None:
-    assert recommendations._reason("en", ("a", "b"), {"b": "Lamp"}) == (
-        "because_you_bought",
-        "Because you bought Lamp",
-        '["a", "b"]',
-    )
-    assert recommendations._reason("en", ("a",), {}) == ("because_you_bought", None, '["a"]')
+def test_a_message_holds_at_most_two_products_of_a_category(bought: pa.Table) -> None:
+    shelves = ("Bath", "Light")
+    extracts(DAY, bought, categories=shelves)
+    night(DAY)
+    shelf = {
+        p: shelves[i % 2]
+        for i, p in enumerate(sorted({*bought["product_id"].to_pylist(), ARCHIVED, SOLD_OUT, FRESH}))
+    }
+    for customer in ("c0000", "c0001", "cold"):
+        listed = [shelf[r["product_id"]] for r in of(customer, "email")]
+        assert sorted(listed) == ["Bath", "Bath", "Light", "Light"]
+
+
+def test_a_list_is_made_anew_when_it_is_old_whatever_changed(bought: pa.Table) -> None:
+    night(DAY)
+    for days, customers, products, placements in ((13, 0, 0, 0), (14, 93, 28, 3)):
+        later = DAY + timedelta(days=days)
+        extracts(later, bought)
+        made = recommendations.make(later, "r").rows
+        assert pc.count_distinct(made["recommendations"]["customer_id"]).as_py() == customers
+        assert pc.count_distinct(made["similar_products"]["product_id"]).as_py() == products
+        assert pc.count_distinct(made["default_recommendations"]["placement"]).as_py() == placements
+
+
+def test_while_nobody_is_touched_no_model_is_loaded_and_no_text_is_looked_at(
+    bought: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTMARKET_TEXTS_EMBEDDED_PER_NIGHT", "99")
+    get_settings.cache_clear()
+    night(DAY)
+    serving._loaded.cache_clear()
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(ranking, "load", never)
+    for name in ("embed", "embedded", "embed_products"):
+        monkeypatch.setattr(encoder, name, never)
+    extracts(NEXT, bought)
+    assert {table.num_rows for table in recommendations.make(NEXT, "r").rows.values()} == {0}
+    extracts(NEXT, bought, gone=("p000",))
+    with pytest.raises(AssertionError, match="loaded"):
+        recommendations.make(NEXT, "r")
+
+
+def test_lists_do_not_depend_on_who_is_scored_beside_whom_nor_in_which_process(
+    bought: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pickle
+
+    monkeypatch.setenv("NIGHTMARKET_EXPLORATION_SHARE", "0.5")
+    get_settings.cache_clear()
+    shelf, serves = Shelf.of(DAY), serving.current(DAY)
+    everybody = people.known(DAY, "base", exposures_count=False)
+    own = everybody.filter(pc.equal(everybody["fallback"], 0))
+    whole = lists.personal(shelf, serves, own)
+    assert whole.num_rows > 1000 and pc.any(whole["is_exploration"]).as_py()
+    parts = [lists.personal(shelf, serves, own.slice(at, 7)) for at in range(0, own.num_rows, 7)]
+    order = [("customer_id", "ascending"), ("placement", "ascending"), ("rank", "ascending")]
+    assert pa.concat_tables(parts).sort_by(order).equals(whole.sort_by(order))
+    scoring = lists.Scoring(shelf, serves, (), (("home", 5),), 0.0, 7)
+    assert pickle.loads(pickle.dumps(scoring)) == scoring and len(pickle.dumps(scoring)) < 3000
+
+
+def test_a_digest_tells_every_change_of_what_was_bought_and_nothing_else(registry: Path) -> None:
+    def digests(histories: dict[str, list[str]]) -> dict[str, str]:
+        extracts(DAY, purchases(histories))  # type: ignore[arg-type]
+        found = people.known(DAY, "base", exposures_count=False)
+        return dict(zip(found["customer_id"].to_pylist(), found["input_hash"].to_pylist(), strict=True))
+
+    before = digests({"a": ["x", "y"], "b": ["x", "y"], "c": ["x", "x"], "d": ["x"]})
+    after = digests({"a": ["x", "y"], "b": ["y", "x"], "c": ["x", "x", "x"], "d": ["x"]})
+    assert {c for c in before if before[c] != after[c]} == {"b", "c"}
+    assert before["a"] == before["b"] and before["c"] != before["d"] and before["cold"] != before["robot"]
+
+
+def test_what_was_bought_is_handed_on_customer_by_customer(registry: Path) -> None:
+    table = purchases({"b": ["x", "y"], "c": ["z"], "e": ["x"]})
+    asked = pa.table({"customer_id": ["a", "b", "d", "e"]})
+    found = lists._with_purchases(asked, table)
+    assert found["product_id"].to_pylist() == [[], ["x", "y"], [], ["x"]]
+    assert lists._flat(found)["customer_id"].to_pylist() == ["b", "b", "e"]
+    path = registry.parent / "x.parquet"
+    pq.write_table(found, path)
+    assert lists._flat(pq.read_table(path)).num_rows == 3
+
+
+def test_a_table_of_an_earlier_release_gains_the_columns_that_its_contract_has_now(bought: pa.Table) -> None:
+    night(DAY)
+    with warehouse.writer() as connection:
+        connection.execute("drop view outputs.similar_products_current")
+        connection.execute("alter table outputs.similar_products drop column rules_applied")
+    extracts(NEXT, bought, gone=(ARCHIVED, SOLD_OUT, "p000"))
+    night(NEXT)
+    assert {r["rules_applied"] for r in rows("similar_products", f"day = '{NEXT}'")} == {"[]"}
+    assert {r["rules_applied"] for r in rows("similar_products", f"day = '{DAY}'")} == {None}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -169,26 +170,35 @@ def conform(table: str, rows: pa.Table, *, day: date, run_id: str, created_at: d
 
 def _inputs_hash(product: Product, day: date) -> str:
     reads = [f"{name}={lake.require(name, day).content_hash}" for name in product.reads]
-    before = [f"{table}<{_history(table, day)}" for table in product.tables]
+    before = [f"{table}<{digest}" for table, digest in _histories(product.tables, day).items()]
     return warehouse.digest(product.name, day, product.version(day), *reads, *before)
 
 
-def _history(table: str, day: date) -> str:
-    """A digest of the versions published before `day`: touched keys are judged against them."""
-    try:
-        rows = warehouse.read(
-            "select day, content_hash from ops.publications where table_name = ? and day < ? "
-            "and superseded_at is null order by day",
-            [table, day],
-        )
-    except WarehouseMissing:
-        return warehouse.digest()
-    return warehouse.digest(*rows["day"].to_pylist(), *rows["content_hash"].to_pylist())
+def _histories(tables: tuple[str, ...], day: date) -> dict[str, str]:
+    """By table a digest of the versions published before `day`: touched keys are judged against them."""
+    rows = _live("day < ?", day)
+    digests = {}
+    for table in tables:
+        mine = [row for row in rows if row["table_name"] == table]
+        digests[table] = warehouse.digest(*(r["day"] for r in mine), *(r["content_hash"] for r in mine))
+    return digests
 
 
 def _is_live(product: Product, day: date, inputs: str) -> bool:
-    live = [warehouse.published(table, day) for table in product.tables]
-    return all(found is not None and found.inputs_hash == inputs for found in live)
+    live = {row["table_name"]: row["inputs_hash"] for row in _live("day = ?", day)}
+    return all(live.get(table) == inputs for table in product.tables)
+
+
+def _live(which: str, day: date) -> list[dict[str, Any]]:
+    """Live publications of all tables by day, in one question: each costs a tenth of a second."""
+    try:
+        return warehouse.read(
+            "select table_name, day, content_hash, inputs_hash from ops.publications "
+            f"where {which} and superseded_at is null order by day",
+            [day],
+        ).to_pylist()
+    except WarehouseMissing:
+        return []
 
 
 def _scratch_hashes(product: Product, day: date) -> dict[str, str]:

@@ -7,6 +7,7 @@ models rank (ranking), which one is champion (tracking), the loop around (produc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 import numpy as np
@@ -53,19 +54,20 @@ def make(day: date, run_id: str) -> Made:
         RuleRefused: the shop's rules cannot hold together; nothing is made, and what was published stays.
     """
     serves, shelf = serving.current(day), Shelf.of(day)
+    nights = touched.nights_before(day)
     book = shelf.open().book
     base = warehouse.digest(
         MAKING, serves.name, serves.version, serves.reasons_hold, book.digest, *_shaping(get_settings())
     )
-    customers, asked = _touched(day, shelf, base)
+    customers, asked = _touched(shelf, base, nights)
     cold = customers.filter(pc.not_equal(customers["fallback"], 0))
     own = customers.filter(pc.equal(customers["fallback"], 0))
-    defaults, in_force = twin.lists(day, shelf, serves, base, asked=bool(cold.num_rows))
+    defaults, in_force = twin.lists(shelf, serves, base, nights=nights, asked=bool(cold.num_rows))
     parts = [lists.without_traits(in_force, cold)] if cold.num_rows else []
     parts += [lists.personal(shelf, serves, own)] if own.num_rows else []
-    made = pa.concat_tables(parts) if parts else _nothing("recommendations")
-    alike = similar.lists(day, shelf, serves, base)
-    measured = lift.rows(day)
+    made = pa.concat_tables(parts) if parts else lists.none()
+    alike = similar.lists(shelf, serves, base, nights=nights)
+    measured = lift.rows(day, nights)
     rows = {
         "recommendations": made, similar.TABLE: alike.rows, twin.TABLE: defaults, lift.TABLE: measured,
     }  # fmt: skip
@@ -95,12 +97,12 @@ def _shaping(settings: Settings) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def _touched(day: date, shelf: Shelf, base: str) -> tuple[pa.Table, int]:
+def _touched(shelf: Shelf, base: str, nights: Mapping[str, date]) -> tuple[pa.Table, int]:
     """The customers whose lists are made anew (rows of `people.known`), and how many were looked at."""
     book = shelf.open().book
     counted = any(book.counts_showings(placement) for placement in (placements.HOME, placements.EMAIL))
-    everybody = people.known(day, base, exposures_count=counted)
-    before = touched.in_force("recommendations", day, "product_id")
+    everybody = people.known(shelf.day, base, exposures_count=counted)
+    before = touched.in_force("recommendations", shelf.day, "product_id", nights)
     anew: np.ndarray = touched.compared(everybody["customer_id"], everybody["input_hash"], before)
     return everybody.take(pa.array(anew)).combine_chunks(), everybody.num_rows
 
@@ -109,13 +111,6 @@ def _note(serves: Serving, customers: int, alike: similar.Similar) -> str:
     products = pc.count_distinct(alike.rows["product_id"]).as_py()
     waiting = f"; {alike.waiting} product texts wait for another night" if alike.waiting else ""
     return f"{serves.name} {serves.version}: {customers} customers, {products} products{waiting}"
-
-
-def _nothing(table: str) -> pa.Table:
-    """No rows of a table; what the loop adds and what is absent it fills in itself."""
-    return pa.table(
-        {name: pa.array([], pa.string()) for name in ("input_hash", "model_name", "model_version")}
-    )
 
 
 PRODUCT = Product(

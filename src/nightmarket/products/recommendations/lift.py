@@ -7,14 +7,14 @@ makes of propensities.
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightmarket import lake, metrics, warehouse
-from nightmarket.products.recommendations import touched
 from nightmarket.settings import get_settings
 
 TABLE = "recommendation_lift"
@@ -69,13 +69,13 @@ group by own.placement, own.customer_id order by all
 """
 
 
-def rows(day: date) -> pa.Table:
+def rows(day: date, nights: Mapping[str, date]) -> pa.Table:
     """A row a placement: the share of customers whose new purchase stood in their own list, and in the twin.
 
     Counted are customers with a personal list who bought, since the night before, a product for the first time. No rows
     before there was an earlier night whose lists a purchase could come after.
     """
-    found = _customers(day)
+    found = _customers(day, nights)
     made = []
     if found is None:
         return _SCHEMA.empty_table()
@@ -93,25 +93,26 @@ def rows(day: date) -> pa.Table:
     return pa.Table.from_pylist(made, schema=_SCHEMA)
 
 
-def _customers(day: date) -> pa.Table | None:
+def _customers(day: date, nights: Mapping[str, date]) -> pa.Table | None:
     """A row a customer and placement: did a new purchase stand in the own list, and in the twin? None: no earlier night."""
-    if not (touched.is_published("recommendations") and touched.is_published("default_recommendations")):
+    if "recommendations" not in nights or "default_recommendations" not in nights:
         return None
-    last = warehouse.read("select max(day) as day from outputs.recommendations where day < ?", [day])["day"][
-        0
-    ].as_py()
-    # The night before may have had nothing to publish; then the days since the last one that had are looked at again.
-    if last is None:
-        return None
-    first = max(last, day - timedelta(days=LONGEST_DAYS))
-    from nightmarket.quality.arrivals import cutoff
+    from nightmarket.quality.arrivals import shop_zone
 
+    zone = shop_zone()
+
+    def midnight(of: date) -> datetime:
+        return datetime.combine(of, time.min, zone).astimezone(UTC).replace(tzinfo=None)
+
+    first = max(nights["recommendations"], day - timedelta(days=LONGEST_DAYS))
     days = [first + timedelta(days=n) for n in range((day - first).days)]
     spans = ", ".join(
-        f"(date '{d}', timestamp '{cutoff(d)}', timestamp '{cutoff(d + timedelta(days=1))}')" for d in days
+        f"(date '{d}', timestamp '{midnight(d)}', timestamp '{midnight(d + timedelta(days=1))}')"
+        for d in days
     )
-    path = str(lake.require("purchases", day).path)
-    return warehouse.read(_SQL.format(days=spans), [path, cutoff(first)])
+    return warehouse.read(
+        _SQL.format(days=spans), [str(lake.require("purchases", day).path), midnight(first)]
+    )
 
 
 _SCHEMA = pa.schema([

@@ -57,8 +57,7 @@ class Scoring:
         # What was bought and the model never learnt from is known as bought all the same.
         seen = Histories.of(purchases, shelf.catalogue, ids)
         codes = shelf.codes_of(model)
-        allowed = np.zeros(len(model), np.bool_)
-        allowed[codes >= 0] = shelf.is_available[codes[codes >= 0]]
+        allowed = shelf.allowed(model, *(name for name, _ in self.lengths))
         best = ranker.recommend(histories, max(n for _, n in self.lengths) + slots.BESIDE, allowed=allowed)
         held = slots.candidates(best, histories, popularity, codes, allowed=allowed)
         sources = (ranker.kind, Popularity.kind, "new_product")
@@ -70,7 +69,8 @@ class Scoring:
                 rows = np.flatnonzero(customers["by_email"].to_numpy())
             block = Candidates(held.products[rows], held.scores[rows], held.sources[rows])
             block = placements.varied(block, placement, shelf)
-            block = slots.with_new(block, _unseen_new(shelf, self.new), k)
+            if self.exploration > 0:
+                block = slots.with_new(block, _unseen_new(shelf, self.new), k)
             bought = seen.rows(rows)
             made = shelf.book.apply(
                 block, placement, k, customer_ids=[ids[r] for r in rows], exposures=exposures,
@@ -115,15 +115,15 @@ class Scoring:
     ) -> pa.Table:  # fmt: skip
         at = pa.array(rows[found.row])
         personal, n = found.source == slots.RANKED, len(found.row)
+        by_rule = found.is_forward | (found.source < 0)
         code = np.select(
-            [found.is_exploration | (found.source == slots.NEW), found.is_forward | (found.source < 0),
-             found.source == slots.POPULAR, causes[:, 0] >= 0],
-            [reasons.EXPLORED, reasons.PROMOTED, reasons.POPULAR, reasons.BOUGHT], reasons.FOR_YOU,
+            [found.is_exploration, by_rule, found.source == slots.NEW, found.source == slots.POPULAR, causes[:, 0] >= 0],
+            [reasons.EXPLORED, reasons.PROMOTED, reasons.EXPLORED, reasons.POPULAR, reasons.BOUGHT], reasons.FOR_YOU,
         ).astype(np.int8)  # fmt: skip
         language = customers["language"].to_numpy()[rows[found.row]]
         codes, texts, because = reasons.told(language, code, causes, shelf.catalogue.product_ids, shelf.title)
         why_not = pa.array(("list_filled", "new_product", "rule"), pa.string())
-        other = pa.array(np.where(found.source < 0, 2, found.source - 1), mask=personal)
+        other = pa.array(np.where(by_rule, 2, found.source - 1), mask=personal)
         return pa.table({
             "customer_id": customers["customer_id"].combine_chunks().take(at),
             "placement": pa.array([placement] * n, pa.string()), **found.columns,
@@ -153,6 +153,12 @@ def personal(shelf: Shelf, serving: Serving, customers: pa.Table) -> pa.Table:
         return pq.read_table(scratch / "rows", partitioning=None)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def none() -> pa.Table:
+    """No rows, with columns enough for whoever counts them."""
+    names = ("customer_id", "input_hash", "model_name", "model_version")
+    return pa.table({name: pa.array([], pa.string()) for name in names})
 
 
 def without_traits(twin: pa.Table, customers: pa.Table) -> pa.Table:
@@ -201,13 +207,9 @@ def new_products(shelf: Shelf, bought: pa.ChunkedArray) -> tuple[str, ...]:
 
 
 def _map(scoring: Scoring, source: Path, target: Path) -> int:
-    target.mkdir()
-    customers, done, step = pq.read_table(source), 0, 4096
-    for begin in range(0, max(customers.num_rows, 1), step):
-        rows = scoring(customers.slice(begin, step))
-        pq.write_table(rows, target / f"part-{begin:09d}.parquet")
-        done += rows.num_rows
-    return done
+    from nightmarket import compute
+
+    return compute.map_partitions(scoring, source, target, rows=get_settings().partition_customers)
 
 
 def _with_purchases(customers: pa.Table, purchases: pa.Table) -> pa.Table:

@@ -25,6 +25,8 @@ from nightmarket.ranking import Catalogue
 
 # Actions that bring a product forward. The others leave products out, and what stays moves up by itself.
 _FORWARD = ("pin", "promote", "boost")
+FEW = 10
+"""Filtered products that candidates can spare."""
 _COLUMNS = (
     "product_id", "title", "brand", "category", "price_tier", "attributes", "is_available", "created_at",
 )  # fmt: skip
@@ -64,14 +66,12 @@ class Opened:
         catalogue: every product of the shop; the codes of lists and rules are its places.
         table: the products' columns, a row a code.
         book: the rules in force.
-        actions: what each of them does.
     """
 
     day: date
     catalogue: Catalogue
     table: pa.Table
     book: RuleBook
-    actions: tuple[str, ...]
 
     @cached_property
     def is_available(self) -> NDArray[np.bool_]:
@@ -90,23 +90,40 @@ class Opened:
     @cached_property
     def forward(self) -> np.int64:
         """The bits of rules that bring products forward."""
-        return np.int64(sum(1 << bit for bit, action in enumerate(self.actions) if action in _FORWARD))
+        bits = (1 << bit for bit, rule in enumerate(self.book.rules) if rule.action in _FORWARD)
+        return np.int64(sum(bits))
+
+    def allowed(self, model: Catalogue, *placements: str) -> NDArray[np.bool_]:
+        """A flag a product of a model's catalogue: may it be a candidate in any of these placements?
+
+        What a filter leaves out stays a candidate while it is little, so that the ledger shows what the rule did; where a
+        filter leaves out more than there are candidates to spare, lists would run short.
+        """
+        able = self.is_available.copy()
+        gone = np.logical_and.reduce([self.book.removed(p) for p in placements])
+        if gone.sum() > FEW:
+            able &= ~gone
+        codes = self.codes_of(model)
+        return np.where(codes >= 0, able[np.maximum(codes, 0)], False) if len(able) else codes >= 0
 
     def title(self, product_id: str) -> str:
         """A product's title as a sentence can carry it; "" for none."""
-        return self._lines.setdefault(product_id, reasons.line(self._title(product_id)))
+        found = self._lines.get(product_id)
+        if found is None:
+            found = self._lines[product_id] = reasons.line(self._titles.get(product_id))
+        return found
 
-    def codes_of(self, other: Catalogue) -> NDArray[np.int32]:
+    def codes_of(self, model: Catalogue) -> NDArray[np.int32]:
         """For each product of a model's catalogue its code here, -1 where the shop has it no more."""
-        return self.catalogue.codes(other.product_ids)
+        return self.catalogue.codes(model.product_ids)
 
     @cached_property
     def _lines(self) -> dict[str, str]:
         return {}
 
-    def _title(self, product_id: str) -> str | None:
-        (code,) = self.catalogue.codes([product_id])
-        return self.table["title"][int(code)].as_py() if code >= 0 else None
+    @cached_property
+    def _titles(self) -> dict[str, str | None]:
+        return dict(zip(self.catalogue.product_ids, self.table["title"].to_pylist(), strict=True))
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +135,4 @@ def _opened(shelf: Shelf) -> Opened:
     ids: Sequence[str] = table["product_id"].to_pylist()
     rules = pq.read_table(shelf.rules.path, partitioning=None)
     book = RuleBook.of(rules, table, ids, shelf.day) if rules.num_rows else RuleBook.empty(ids)
-    action = dict(zip(rules["rule_id"].to_pylist(), rules["action"].to_pylist(), strict=True))
-    return Opened(
-        shelf.day, Catalogue(tuple(ids)), table, book, tuple(action[rule] for rule in book.rule_ids)
-    )
+    return Opened(shelf.day, Catalogue(tuple(ids)), table, book)

@@ -7,6 +7,7 @@ Not here: how co-purchases are counted (ranking) and texts become vectors (encod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from nightmarket import lake, ranking
+from nightmarket import encoder, lake, ranking, warehouse
 from nightmarket.merchandising import Candidates
 from nightmarket.products.recommendations import placements, slots, texts, touched
 from nightmarket.products.recommendations.serving import Serving
@@ -41,15 +42,16 @@ class Similar(NamedTuple):
     waiting: int
 
 
-def lists(day: date, shelf: Shelf, serving: Serving, base: str) -> Similar:
+def lists(shelf: Shelf, serving: Serving, base: str, *, nights: Mapping[str, date]) -> Similar:
     """The lists of products whose text, model or rules changed, that hold what is gone, or that grew old."""
+    day = shelf.day
     known = lake.read("products", day, ["product_id", "is_available"])
     ids = known.filter(known["is_available"])["product_id"].combine_chunks()
     text = lake.digests("products", day, by="product_id", columns=_TEXT_COLUMNS)
     text = text["digest"].take(pc.index_in(ids, value_set=text["product_id"]))
     # The encoder is part of what a text's vector is; the second half of a digest says what was embedded.
-    whole = _joined(base, _shortened(text, encoder_version()))
-    before = touched.in_force(TABLE, day, "similar_product_id")
+    whole = _joined(base, _shortened(text, encoder_digest()))
+    before = touched.in_force(TABLE, day, "similar_product_id", nights)
     anew = touched.compared(ids, whole, before)
     if not len(anew):
         return Similar(_EMPTY, len(ids), 0)
@@ -57,6 +59,7 @@ def lists(day: date, shelf: Shelf, serving: Serving, base: str) -> Similar:
         pc.utf8_slice_codeunits(touched.in_order(ids, before), 32), pc.utf8_slice_codeunits(whole, 32)
     )
     missing = ~np.asarray(pc.fill_null(had, False).to_numpy(), bool)
+    missing[missing] = ~_embedded(day, ids.filter(pa.array(missing)))
     buyers = _buyers(day, ids)
     has_text = texts.within_budget(missing, buyers, get_settings().texts_embedded_per_night)
     hashes = pc.if_else(pa.array(has_text), whole, base[:32] + _WAITING)
@@ -71,11 +74,19 @@ def lists(day: date, shelf: Shelf, serving: Serving, base: str) -> Similar:
     return Similar(rows.append_column("input_hash", own), len(ids), int((~has_text).sum()))
 
 
-def encoder_version() -> str:
-    """Which encoder makes the vectors of texts."""
-    from nightmarket import encoder
+def encoder_digest() -> str:
+    """Tells apart the encoders that make vectors of texts."""
+    return warehouse.digest(encoder.name(), encoder.version())
 
-    return encoder.MINILM.digest
+
+def _embedded(day: date, ids: pa.Array) -> NDArray[np.bool_]:
+    """Which of these products have a text whose vector is known already, whoever asked for it."""
+    held = lake.columns("products", day)
+    columns = ["product_id", *(c for c in _TEXT_COLUMNS if c in held)]
+    rows = lake.read("products", day, columns)
+    rows = rows.take(pc.index_in(ids, value_set=rows["product_id"])).to_pylist()
+    known: NDArray[np.bool_] = encoder.embedded([encoder.product_text(row) for row in rows])
+    return known
 
 
 def _joined(base: str, text: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -103,8 +114,7 @@ def _together(shelf: Opened, serving: Serving, ids: pa.Array, anew: NDArray[np.i
     own = model.catalogue.codes(ids.take(pa.array(anew)))
     bought = own[own >= 0]
     codes = shelf.codes_of(model.catalogue)
-    allowed = np.zeros(len(codes), np.bool_)
-    allowed[codes >= 0] = shelf.is_available[codes[codes >= 0]]
+    allowed = shelf.allowed(model.catalogue, placements.PRODUCT_PAGE)
     best = model.recommend(
         Histories.single(bought, model.catalogue),
         get_settings().similar_per_product + _BESIDE,
@@ -120,8 +130,6 @@ def _alike(
     buyers: NDArray[np.int64],
 ) -> pa.Table:  # fmt: skip
     """Rows of what is alike by text, for the touched products whose text has a vector."""
-    from nightmarket import encoder
-
     width = get_settings().similar_per_product + _BESIDE
     asked, able = anew[has_text[anew]], np.flatnonzero(has_text)
     compared = np.sort(able[np.lexsort((able, -buyers[able]))[:TEXT_CANDIDATES]])
@@ -142,7 +150,7 @@ def _alike(
             top.products >= 0, code[compared[np.maximum(top.products, 0)]], -1
         )
         score[begin : begin + len(some)] = top.scores
-    return _by(_arranged(shelf, code[asked], near, score, BY_TEXT), encoder.MINILM.name, encoder_version())
+    return _by(_arranged(shelf, code[asked], near, score, BY_TEXT), encoder.name(), encoder.version())
 
 
 def _arranged(

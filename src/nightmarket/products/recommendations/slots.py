@@ -61,6 +61,8 @@ def with_new(held: Candidates, new: NDArray[np.int32], k: int) -> Candidates:
 
 def at_most(held: Candidates, groups: NDArray[np.int32], most: int) -> Candidates:
     """Candidates without those of which a better `most` of the same group stand in their list; group -1 is no group."""
+    if not len(groups):
+        return held
     group = np.where(held.products >= 0, groups[np.maximum(held.products, 0)], -1)
     order = np.argsort(group, axis=1, kind="stable")
     ordered = np.take_along_axis(group, order, axis=1)

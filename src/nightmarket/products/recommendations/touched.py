@@ -6,6 +6,7 @@ hardly anything changed costs hardly anything. Not here: what goes into a digest
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 
 import numpy as np
@@ -23,35 +24,40 @@ _NONE = pa.table({
 })  # fmt: skip
 
 
-def is_published(table: str) -> bool:
-    """Whether an output table exists."""
+def nights_before(day: date) -> dict[str, date]:
+    """For each output table that was ever published before `day`, the last day that was, in one question."""
     try:
         found = warehouse.read(
-            "select count(*) as n from information_schema.tables where table_schema = 'outputs' and table_name = ?",
-            [table],
+            "select table_name, max(day) as day from ops.publications where superseded_at is null and day < ? group by all",
+            [day],
         )
     except WarehouseMissing:
-        return False
-    return bool(found["n"][0].as_py())
+        return {}
+    return dict(zip(found["table_name"].to_pylist(), found["day"].to_pylist(), strict=True))
 
 
-def in_force(table: str, day: date, listed: str) -> pa.Table:
+def in_force(table: str, day: date, listed: str, nights: Mapping[str, date]) -> pa.Table:
     """The lists in force before `day`, a row a key: `key`, `input_hash`, and `stale`.
 
-    Stale is a list that was made more than `lists_expire_after_days` ago, or that holds (in the column `listed`) a product
-    which may not be shown any more.
+    Stale is a list that was made `lists_expire_after_days` ago or earlier, or that holds (in the column `listed`) a product
+    which may not be shown any more. `nights` is what `nights_before` said.
     """
-    if not is_published(table):
+    if table not in nights:
         return _NONE
     (key,) = OUTPUTS[table].current_key
     oldest = day - timedelta(days=get_settings().lists_expire_after_days)
+    # Looking for the few products that are gone is cheaper than looking up every listed one.
     return warehouse.read(
         f"with latest as (select {key} as key, max(day) as day from outputs.{table} where day < $1 group by all), "
-        "shown as (select product_id from read_parquet($2) where is_available) "
-        "select latest.key, min(rows.input_hash) as input_hash, "
-        "bool_or(shown.product_id is null) or latest.day <= $3 as stale "
-        f"from latest join outputs.{table} as rows on rows.{key} = latest.key and rows.day = latest.day "
-        f"left join shown on shown.product_id = rows.{listed} group by latest.key, latest.day",
+        "shown as (select product_id from read_parquet($2) where is_available), "
+        f"gone as (select {listed} as product_id from outputs.{table} group by all "
+        f"having {listed} not in (select product_id from shown)), "
+        f"broken as (select distinct rows.{key} as key from outputs.{table} as rows "
+        f"inner join latest on rows.{key} = latest.key and rows.day = latest.day "
+        f"where rows.{listed} in (select product_id from gone)) "
+        "select latest.key, rows.input_hash, latest.day <= $3 or broken.key is not null as stale "
+        f"from latest inner join (select distinct {key}, day, input_hash from outputs.{table} where rank = 1) as rows "
+        f"on rows.{key} = latest.key and rows.day = latest.day left join broken on broken.key = latest.key",
         [day, str(lake.require("products", day).path), oldest],
     )
 

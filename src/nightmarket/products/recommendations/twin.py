@@ -6,6 +6,7 @@ never bought, and it is what personal lists are measured against (lift). Not her
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 import numpy as np
@@ -24,12 +25,14 @@ TABLE = "default_recommendations"
 _NOBODY = "(nobody's traits)"
 
 
-def lists(day: date, shelf: Shelf, serving: Serving, base: str, *, asked: bool) -> tuple[pa.Table, pa.Table]:
+def lists(
+    shelf: Shelf, serving: Serving, base: str, *, nights: Mapping[str, date], asked: bool
+) -> tuple[pa.Table, pa.Table]:
     """Rows of the placements whose twin must be made anew, and the twin in force tonight, all placements.
 
     The latter is only looked up where it is `asked` for.
     """
-    before = touched.in_force(TABLE, day, "product_id")
+    before = touched.in_force(TABLE, shelf.day, "product_id", nights)
     keys = pa.array(PLACEMENTS, pa.string())
     hashes = pa.array([warehouse.digest(base, placement) for placement in PLACEMENTS], pa.string())
     anew = touched.compared(keys, hashes, before)
@@ -38,7 +41,7 @@ def lists(day: date, shelf: Shelf, serving: Serving, base: str, *, asked: bool) 
         made = _made(shelf, serving, dict(zip(PLACEMENTS, hashes.to_pylist(), strict=True)))
         return made, made
     columns = (*(c.name for c in OUTPUTS[TABLE].columns), "model_name", "model_version")
-    return _EMPTY, products.previous(TABLE, day, columns) if asked else _EMPTY
+    return _EMPTY, products.previous(TABLE, shelf.day, columns) if asked else _EMPTY
 
 
 def _made(shelf: Shelf, serving: Serving, hashes: dict[str, str]) -> pa.Table:
@@ -63,8 +66,7 @@ def arranged(shelf: Shelf, serving: Serving, placement: str) -> Slots:
     k = placements.length(placement, get_settings())
     model = popularity.catalogue
     codes = opened.codes_of(model)
-    allowed = np.zeros(len(model), np.bool_)
-    allowed[codes >= 0] = opened.is_available[codes[codes >= 0]]
+    allowed = opened.allowed(model, placement)
     nobody = Histories(
         (_NOBODY,), np.zeros(2, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), model.digest
     )
