@@ -31,7 +31,9 @@ def test_the_readme_names_every_dag_output_and_command() -> None:
     outputs = [table.qualified for table in OUTPUTS.values()]
     assert len(outputs) == 8
     commands = ["make nightly", "make test", "make up", "make down", "make check"]
-    commands += [f"nightmarket {verb}" for verb in ("run", "query", "models", "doctor", "follow", "rules check")]
+    commands += [
+        f"nightmarket {verb}" for verb in ("run", "query", "models", "doctor", "follow", "rules check")
+    ]
     assert [name for name in [*dags, *outputs, *commands] if name not in README] == []
 
 

@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     ease_max_items: int = Field(
         8000, ge=10, description="Most bought products in EASE's dense inverse (n² memory)."
     )
-    ranker_max_mb: float = Field(2048.0, gt=0, description="A ranker with larger arrays is refused by the gate.")
+    ranker_max_mb: float = Field(
+        2048.0, gt=0, description="A ranker with larger arrays is refused by the gate."
+    )
     ranker_max_ms_per_customer: float = Field(
         20.0, gt=0, description="A ranker that takes longer to make one list is refused by the gate."
     )

@@ -57,7 +57,9 @@ class Blend(Linear):
     @classmethod
     def of(cls, params: Mapping[str, Any], texts: Texts | None = None) -> Self:
         """An unfitted blend with the parameters that `params()` gave."""
-        return cls(Ease(**params["ease"]), ItemToItem(**params["item_to_item"]), params["weight"], texts=texts)
+        return cls(
+            Ease(**params["ease"]), ItemToItem(**params["item_to_item"]), params["weight"], texts=texts
+        )
 
     @classmethod
     def restore(
