@@ -93,7 +93,7 @@ def test_customers_whose_guess_was_too_high_are_asked_again(monkeypatch: pytest.
     # Vectors of one length; the sample happens to hold all that the first customer likes.
     vectors = np.tile(np.array([[0, 5]], np.float32), (20_000, 1))
     shelf = topk.Shelf.of(vectors)
-    vectors[shelf.codes[: shelf.sample : 20]] = [3, 4]
+    vectors[shelf.codes[: shelf.sample : 50]] = [3, 4]
     queries = np.eye(2, dtype=np.float32)
     lists = top_by_product(queries, vectors, 150)
     assert asked == [(2, False), (1, True)]

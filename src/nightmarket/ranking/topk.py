@@ -26,10 +26,10 @@ from nightmarket.ranking.base import Lists
 if TYPE_CHECKING:
     import torch
 
-# 256 customers x 512 products in fp32 are half a megabyte: a core's own cache. Four such products are looked at together.
-ROWS, STEP, TILE = 256, 512, 2048
+# 512 customers x 512 products in fp32 are a megabyte. Eight such products are looked at together, in the cache both cores share.
+ROWS, STEP, TILE = 512, 512, 4096
 # Products that the first guess is made from.
-LEAST_SAMPLE, MOST_SAMPLE = 2048, 16_384
+LEAST_SAMPLE, MOST_SAMPLE = 4096, 16_384
 # Catalogues beyond this have few groups worth opening: larger groups are less to look at.
 LARGE = 300_000
 # Candidates kept for a block before they are cut to the best (32 MB).
