@@ -110,13 +110,13 @@ def test_scores_that_are_all_equal_give_the_lowest_codes_in_bounded_memory(
 
 
 def test_a_customer_who_has_seen_nearly_everything_gets_the_rest() -> None:
-    queries, vectors = whole(7, 3, 6000)
-    rest = np.array([4, 77, 5999])
-    codes = np.setdiff1d(np.arange(6000), rest)
+    queries, vectors = whole(7, 3, 20_000)
+    rest = np.array([4, 77, 19_999])
+    codes = np.setdiff1d(np.arange(20_000), rest)
     seen = (np.array([0, len(codes), len(codes), len(codes)]), codes.astype(np.int32))
     lists = top_by_product(queries, vectors, 10, seen=seen)
     assert (lists.products.tolist(), lists.scores.tolist()) == by_sorting(queries, vectors, 10, seen=seen)
-    assert sorted(lists.products[0].tolist())[-3:] == [4, 77, 5999]
+    assert sorted(lists.products[0].tolist())[-3:] == [4, 77, 19_999]
 
 
 def test_nothing_to_list_or_nobody_to_list_for_gives_empty_lists() -> None:
