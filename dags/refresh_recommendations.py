@@ -21,17 +21,14 @@ from nightmarket import products
 from nightmarket.orchestration import (
     COMMON,
     CUSTOMERS,
+    LISTS,
     PRODUCTS,
     PURCHASES,
     RANKER,
-    RECOMMENDATIONS,
-    SIMILAR_PRODUCTS,
     WAREHOUSE,
     after,
     step,
 )
-from nightmarket.orchestration import DEFAULT_RECOMMENDATIONS as DEFAULTS
-from nightmarket.orchestration import RECOMMENDATION_LIFT as LIFT
 from nightmarket.products.recommendations import PRODUCT
 
 
@@ -47,7 +44,7 @@ def refresh_recommendations() -> None:
     publish = step(
         "publish",
         partial(products.publish, PRODUCT),
-        outlets=[RECOMMENDATIONS, SIMILAR_PRODUCTS, DEFAULTS, LIFT],
+        outlets=LISTS,
         pool=WAREHOUSE,
     )
 

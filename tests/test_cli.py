@@ -124,7 +124,7 @@ def test_the_same_run_again_changes_nothing(done: Path) -> None:
     hashes = [
         line.split("│")[-2].strip() for line in first.splitlines() if "outputs." in line and "│" in line
     ]
-    assert len(hashes) == 6
+    assert len(hashes) == 8
     assert [
         line.split("│")[-2].strip() for line in again.splitlines() if "outputs." in line and "│" in line
     ] == hashes
@@ -182,7 +182,7 @@ def test_promote_asks_for_a_reason_and_refuses_a_version_that_is_not_there(done:
 def test_doctor_finds_this_machine_fit_for_a_night(done: Path) -> None:
     said = nightmarket("doctor")
     assert said.exit_code == 0, said.output
-    for word in ("Python", "Packages", "Weights", "Disk", "Warehouse", "6 tables published"):
+    for word in ("Python", "Packages", "Weights", "Disk", "Warehouse", "8 tables published"):
         assert word in said.output
 
 

@@ -255,7 +255,7 @@ class TestNightly:
             "copy_claims",
         ):  # fmt: skip
             assert f"outputs.{table}" in done.stdout
-        assert done.stdout.count("│ success") == 5
+        assert done.stdout.count("│ success") == 6
         assert "nightmarket query" in done.stdout
 
     def test_every_step_of_every_dag_is_told_when_it_ends_and_stands_in_ops_runs(
@@ -301,7 +301,7 @@ class TestNightly:
             )
         assert paused == {
             "build_warehouse": 1, "finetune_models": 0, "refresh_profiles": 0, "refresh_recommendations": 0,
-            "refresh_product_copy": 0, "finetune_encoder": 0,
+            "refresh_product_copy": 0, "finetune_encoder": 0, "follow_events": 1,
         }  # fmt: skip
 
     def test_what_a_killed_night_left_running_is_failed_before_the_next(

@@ -86,6 +86,7 @@ RECOMMENDATIONS = _asset("outputs", "recommendations")
 SIMILAR_PRODUCTS = _asset("outputs", "similar_products")
 DEFAULT_RECOMMENDATIONS = _asset("outputs", "default_recommendations")
 RECOMMENDATION_LIFT = _asset("outputs", "recommendation_lift")
+LISTS = (RECOMMENDATIONS, SIMILAR_PRODUCTS, DEFAULT_RECOMMENDATIONS, RECOMMENDATION_LIFT)
 PRODUCT_COPY = _asset("outputs", "product_copy")
 COPY_CLAIMS = _asset("outputs", "copy_claims")
 

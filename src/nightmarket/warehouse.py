@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import time
 import uuid
@@ -104,11 +105,15 @@ def read(sql: str, params: Sequence[object] = ()) -> pa.Table:
         WarehouseMissing: this shop has no warehouse yet.
         QueryFailed: the statement is wrong, or tries to write.
     """
-    with _reader() as connection:
-        try:
-            return connection.execute(sql, list(params)).to_arrow_table()
-        except duckdb.Error as error:
-            raise QueryFailed(f"The warehouse refused the statement: {error}") from error
+    for asked in (sql, None):
+        with _reader(asked) as connection:
+            try:
+                return connection.execute(sql, list(params)).to_arrow_table()
+            except duckdb.Error as error:
+                # Asked again with every table in sight, so that the message names those that are there.
+                if asked is None:
+                    raise QueryFailed(f"The warehouse refused the statement: {error}") from error
+    raise AssertionError("unreachable")
 
 
 def extract(relation: str, day: date, *, key: Sequence[str]) -> Manifest:
@@ -327,8 +332,16 @@ def _refresh_readers(connection: duckdb.DuckDBPyConnection) -> None:
         ) from error
 
 
+# A statement that asks which tables there are must see them all.
+_ABOUT_TABLES = re.compile(r"information_schema|duckdb_|pragma|\b(show|describe|summarize)\b", re.IGNORECASE)
+
+
 @contextmanager
-def _reader() -> Iterator[duckdb.DuckDBPyConnection]:
+def _reader(sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the readers' copy with a view of each table; given a statement, of those that it may name.
+
+    A view takes a millisecond and a ledger ten, and a night asks some fifty small questions.
+    """
     settings = get_settings()
     copy = _readers() / "warehouse.duckdb"
     if not copy.exists():
@@ -347,12 +360,14 @@ def _reader() -> Iterator[duckdb.DuckDBPyConnection]:
         ).fetchall()
         for schema in SCHEMAS:
             connection.execute(f"create schema {schema}")
+        every = sql is None or _ABOUT_TABLES.search(sql) is not None
+        words = (sql or "").lower()
         for schema, name in found:
-            if schema in SCHEMAS:
+            if schema in SCHEMAS and (every or name.lower() in words):
                 connection.execute(
                     f'create view {schema}."{name}" as select * from warehouse.{schema}."{name}"'
                 )
-        for name in ledger.TABLES:
+        for name in ledger.TABLES if every else [name for name in ledger.TABLES if name in words]:
             connection.register(f"_{name}", ledger.rows(name))
             connection.execute(f"create view ops.{name} as select * from _{name}")
         yield connection

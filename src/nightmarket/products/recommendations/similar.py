@@ -54,7 +54,7 @@ def lists(shelf: Shelf, serving: Serving, base: str, *, nights: Mapping[str, dat
     before = touched.in_force(TABLE, day, "similar_product_id", nights)
     anew = touched.compared(ids, whole, before)
     if not len(anew):
-        return Similar(_EMPTY, len(ids), 0)
+        return Similar(_SCHEMA.empty_table(), len(ids), 0)
     had = pc.equal(
         pc.utf8_slice_codeunits(touched.in_order(ids, before), 32), pc.utf8_slice_codeunits(whole, 32)
     )
@@ -66,7 +66,7 @@ def lists(shelf: Shelf, serving: Serving, base: str, *, nights: Mapping[str, dat
     # Who waits and was told so already need not be told again.
     anew = touched.compared(ids, hashes, before)
     if not len(anew):
-        return Similar(_EMPTY, len(ids), int((~has_text).sum()))
+        return Similar(_SCHEMA.empty_table(), len(ids), int((~has_text).sum()))
     opened = shelf.open()
     parts = [_together(opened, serving, ids, anew), _alike(opened, serving, ids, anew, has_text, buyers)]
     rows = pa.concat_tables(parts)
@@ -179,10 +179,10 @@ def _by(rows: pa.Table, name: str, version: str) -> pa.Table:
     )
 
 
-_EMPTY = pa.table({
-    "product_id": pa.array([], pa.string()), "rank": pa.array([], pa.int64()),
-    "similar_product_id": pa.array([], pa.string()), "score": pa.array([], pa.float64()),
-    "reason_code": pa.array([], pa.string()), "rank_before_rules": pa.array([], pa.int64()),
-    "rules_applied": pa.array([], pa.string()), "model_name": pa.array([], pa.string()),
-    "model_version": pa.array([], pa.string()), "input_hash": pa.array([], pa.string()),
-})  # fmt: skip
+_SCHEMA = pa.schema([
+    ("product_id", pa.string()), ("rank", pa.int64()),
+    ("similar_product_id", pa.string()), ("score", pa.float64()),
+    ("reason_code", pa.string()), ("rank_before_rules", pa.int64()),
+    ("rules_applied", pa.string()), ("model_name", pa.string()),
+    ("model_version", pa.string()), ("input_hash", pa.string()),
+])  # fmt: skip

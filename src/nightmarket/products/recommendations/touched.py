@@ -19,9 +19,7 @@ from nightmarket.contracts import OUTPUTS
 from nightmarket.errors import WarehouseMissing
 from nightmarket.settings import get_settings
 
-_NONE = pa.table({
-    "key": pa.array([], pa.string()), "input_hash": pa.array([], pa.string()), "stale": pa.array([], pa.bool_()),
-})  # fmt: skip
+_NONE = pa.schema([("key", pa.string()), ("input_hash", pa.string()), ("stale", pa.bool_())])
 
 
 def nights_before(day: date) -> dict[str, date]:
@@ -43,7 +41,7 @@ def in_force(table: str, day: date, listed: str, nights: Mapping[str, date]) -> 
     which may not be shown any more. `nights` is what `nights_before` said.
     """
     if table not in nights:
-        return _NONE
+        return _NONE.empty_table()
     (key,) = OUTPUTS[table].current_key
     oldest = day - timedelta(days=get_settings().lists_expire_after_days)
     # Looking for the few products that are gone is cheaper than looking up every listed one.

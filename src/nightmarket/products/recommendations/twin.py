@@ -41,7 +41,9 @@ def lists(
         made = _made(shelf, serving, dict(zip(PLACEMENTS, hashes.to_pylist(), strict=True)))
         return made, made
     columns = (*(c.name for c in OUTPUTS[TABLE].columns), "model_name", "model_version")
-    return _EMPTY, products.previous(TABLE, shelf.day, columns) if asked else _EMPTY
+    return _SCHEMA.empty_table(), products.previous(
+        TABLE, shelf.day, columns
+    ) if asked else _SCHEMA.empty_table()
 
 
 def _made(shelf: Shelf, serving: Serving, hashes: dict[str, str]) -> pa.Table:
@@ -79,11 +81,11 @@ def arranged(shelf: Shelf, serving: Serving, placement: str) -> Slots:
     )  # fmt: skip
 
 
-_EMPTY = pa.table({
-    "placement": pa.array([], pa.string()), "rank": pa.array([], pa.int64()), "product_id": pa.array([], pa.string()),
-    "score": pa.array([], pa.float64()), "candidate_source": pa.array([], pa.string()),
-    "rank_before_rules": pa.array([], pa.int64()), "rules_applied": pa.array([], pa.string()),
-    "propensity": pa.array([], pa.float64()), "reason_code": pa.array([], pa.string()),
-    "input_hash": pa.array([], pa.string()), "model_name": pa.array([], pa.string()),
-    "model_version": pa.array([], pa.string()),
-})  # fmt: skip
+_SCHEMA = pa.schema([
+    ("placement", pa.string()), ("rank", pa.int64()), ("product_id", pa.string()),
+    ("score", pa.float64()), ("candidate_source", pa.string()),
+    ("rank_before_rules", pa.int64()), ("rules_applied", pa.string()),
+    ("propensity", pa.float64()), ("reason_code", pa.string()),
+    ("input_hash", pa.string()), ("model_name", pa.string()),
+    ("model_version", pa.string()),
+])  # fmt: skip
