@@ -47,12 +47,14 @@ TINY_DAY = date(2026, 3, 2)
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home of its own for one test; the shop is `demo` until the test chooses another."""
+    from nightmarket import encoder
     from nightmarket.settings import get_settings
 
     for name in list(os.environ):
         if name.startswith("NIGHTMARKET_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NIGHTMARKET_HOME", str(tmp_path / "var"))
+    encoder.as_of(None)  # the night of an earlier test in this process chose another
     get_settings.cache_clear()
     yield tmp_path / "var"
     get_settings.cache_clear()

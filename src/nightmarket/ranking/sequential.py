@@ -37,8 +37,8 @@ class Sequential(ByDeletion):
     saved with the model.
     """
 
-    REPLAYED: ClassVar[int] = 20
-    WARM_EPOCHS: ClassVar[int] = 2
+    REPLAYED: ClassVar[int] = 2
+    WARM_STEPS: ClassVar[int] = 40
     WARM_RATE: ClassVar[float] = 0.1
 
     kind = "sequential"
@@ -198,10 +198,9 @@ class Sequential(ByDeletion):
         return model
 
     def _gentle(self) -> Recipe:
-        """The recipe to go on with: few passes and small steps, or what was learnt before is overwritten."""
-        return replace(
-            self.recipe, epochs=self.WARM_EPOCHS, learning_rate=self.WARM_RATE * self.recipe.learning_rate
-        )
+        """The recipe to go on with: one pass of small steps, or what was learnt before is overwritten."""
+        rate = self.WARM_RATE * self.recipe.learning_rate
+        return replace(self.recipe, epochs=1, steps=self.WARM_STEPS, learning_rate=rate)
 
     def _learnt_from(self, histories: Histories) -> NDArray[np.int64]:
         """The rows of the fresh customers and of others drawn by seed."""

@@ -127,9 +127,11 @@ def build(
         sequential = like.sequential
     else:
         begun = start.sequential if isinstance(start, Mixture) else None
-        sequential = Sequential(texts=texts, start=begun, checkpoint=checkpoint, **params["sequential"]).fit(
-            before
-        )
+        if begun is not None and begun.params() != params["sequential"]:
+            begun = None
+        sequential = Sequential(
+            texts=texts, start=begun, fresh=fresh, checkpoint=checkpoint, **params["sequential"]
+        ).fit(before)
     return Mixture(sequential, blend, params["share"])
 
 
