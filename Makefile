@@ -52,8 +52,8 @@ format: $(STAMP) ## Format and mend what can be mended
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-bench: ## The README's performance table: not yet
-	@echo "bench: not yet. docs/measurements.md holds what was measured by hand."
+bench: $(STAMP) ## Rankers, scoring speed and a quiet night of SHOP, beside their peers (demo: minutes; larger shops longer)
+	@bash scripts/bench.sh "$(PYTHON)" "$(or $(strip $(SHOP)),demo)"
 
 clean: ## Remove caches; keeps .venv and var
 	@rm -rf build .pytest_cache .ruff_cache .mypy_cache dbt/target dbt/logs

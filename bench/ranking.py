@@ -4,7 +4,7 @@
         [--json FILE]
 
 Each customer's last purchase is the test, the one before it validation; a product's later purchases by the same customer
-are left out. Purchases of one instant stand in file order, or shuffled with --shuffle. Hyper-parameters are chosen on
+are left out. The folder is read as a night reads it: contract, renames, quarantine. Purchases of one instant stand in file order, or shuffled with --shuffle. Hyper-parameters are chosen on
 validation purchases and the test is asked once. Models are fitted on what came before validation, as published tables
 do it, and asked with the validation purchase in the history; --refit lets them learn from it too, as a shop's would.
 
@@ -37,40 +37,43 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "2000000000")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "4000000000")
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 MODELS = ("popularity", "item_to_item", "ease", "blend", "sasrec", "sequential", "mixture")
 SASREC = {"dimensions": 64, "layers": 1, "heads": 1, "dropout": 0.4, "learning_rate": 0.002, "epochs": 20}
-ENDINGS = {
-    "parquet": "read_parquet",
-    "csv": "read_csv",
-    "csv.gz": "read_csv",
-    "jsonl": "read_json",
-    "jsonl.gz": "read_json",
-}
 TOP = 100
 
 
-def purchases(shop: Path, seed: int, shuffle: bool) -> pa.Table:
+def land(shop: str, home: Path) -> None:
+    """The shop's files in `raw` of a home of its own: by contract, renames and quarantine as every night reads them."""
+    from nightmarket import landing, shops
+    from nightmarket.settings import choose_shop
+
+    settings = choose_shop(shop, home)
+    opened = shops.open_shop(settings.shop, landing_root=settings.state / "landing")
+    landing.load(opened, shops.default_day(opened), run_id="bench")
+
+
+def purchases(seed: int, shuffle: bool) -> pa.Table:
     """The distinct products of each customer in order, a day apart, with what each is for."""
-    lines = duckdb.sql(
-        f"""
-        with o as (select *, row_number() over () as n from {source(shop, "orders")}),
-        i as (select *, row_number() over () as n from {source(shop, "order_items")})
-        select cast(o.customer_id as varchar) as customer_id, cast(i.product_id as varchar) as product_id,
-            o.ordered_at as at, o.n as order_number, i.n as line_number
-        from i join o on cast(o.order_id as varchar) = cast(i.order_id as varchar)
-        where o.customer_id is not null and i.product_id is not null and coalesce(i.quantity, 1) > 0
-        """
-    ).df()
-    lines["tie"] = np.random.default_rng(seed).random(len(lines)) if shuffle else lines["order_number"]
-    lines = lines.sort_values(["customer_id", "at", "tie", "line_number"], kind="stable")
+    from nightmarket import warehouse
+
+    lines = warehouse.read("""
+        select o.customer_id, i.product_id, o.ordered_at as at, o._landing as landing, o._line as order_line,
+            i._landing as item_landing, i._line as item_line
+        from raw.order_items i join raw.orders o using (order_id)
+        where o.customer_id is not null and i.product_id is not null and i.quantity > 0
+    """).to_pandas()
+    order = ["landing", "order_line", "item_landing", "item_line"]
+    if shuffle:
+        lines["tie"] = np.random.default_rng(seed).permutation(len(lines))
+        order = ["tie"]
+    lines = lines.sort_values(["customer_id", "at", *order], kind="stable")
     lines = lines.drop_duplicates(["customer_id", "product_id"])
     place = lines.groupby("customer_id").cumcount()
-    left = lines.groupby("customer_id")["product_id"].transform("size") - place
-    size = left + place
+    size = lines.groupby("customer_id")["product_id"].transform("size")
+    left = size - place
     split = np.where(
         (left == 1) & (size > 2), "test", np.where((left == 2) & (size > 2), "validation", "train")
     )
@@ -79,15 +82,6 @@ def purchases(shop: Path, seed: int, shuffle: bool) -> pa.Table:
         "customer_id": lines["customer_id"].to_list(), "product_id": lines["product_id"].to_list(), "ordered_at": at,
         "quantity": np.ones(len(lines)), "split": split.tolist(),
     })  # fmt: skip
-
-
-def source(shop: Path, table: str) -> str:
-    """A table of the folder as DuckDB reads it: one file, or a folder of files."""
-    for ending, reader in ENDINGS.items():
-        for pattern in (shop / f"{table}.{ending}", shop / table / f"*.{ending}"):
-            if list(pattern.parent.glob(pattern.name)):
-                return f"{reader}('{pattern}')"
-    raise SystemExit(f"{shop} has no {table} as {', '.join(ENDINGS)}.")
 
 
 def hidden(table: pa.Table, share: float, seed: int) -> pa.Table:
@@ -101,11 +95,11 @@ def hidden(table: pa.Table, share: float, seed: int) -> pa.Table:
     return table.filter(pa.array(kept))
 
 
-def measure(name: str, shop: Path, options: argparse.Namespace, is_last: bool, file: Path) -> None:
+def measure(name: str, options: argparse.Namespace, is_last: bool, file: Path) -> None:
     """Tune, fit and ask one model; its numbers go to `file`."""
     import torch
 
-    from nightmarket import metrics
+    from nightmarket import metrics, warehouse
     from nightmarket.ranking import Blend, Ease, ItemToItem, Popularity, Sequential
     from nightmarket.ranking.texts import texts_of
     from nightmarket.settings import get_settings
@@ -114,12 +108,12 @@ def measure(name: str, shop: Path, options: argparse.Namespace, is_last: bool, f
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     seed, settings = options.seed, get_settings()
-    table = purchases(shop, seed, options.shuffle)
+    table = purchases(seed, options.shuffle)
     catalogue = Examples(table).catalogue
     examples = Examples(hidden(table, options.hide, seed) if options.hide else table, catalogue=catalogue)
     texts = None
     if name in ("blend", "sequential", "mixture"):
-        texts, _ = texts_of(duckdb.sql(f"select * from {source(shop, 'products')}").to_arrow_table())
+        texts, _ = texts_of(warehouse.read("select * from raw.products order by product_id"))
     before, asked = examples.before("validation"), examples.questions("test")
     learnt = examples.before("test") if options.refit else before
     began = time.perf_counter()
@@ -192,7 +186,7 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--shop", type=Path, required=True, help="a folder of landing files")
+    options.add_argument("--shop", required=True, help="a folder of landing files, or demo")
     options.add_argument("--models", default=",".join(MODELS))
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--shuffle", action="store_true", help="shuffle purchases of one instant")
@@ -208,7 +202,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in MODELS]:
         raise SystemExit(f"No such model: {', '.join(unknown)}. There are {', '.join(MODELS)}.")
     work = Path(tempfile.mkdtemp(prefix="nightmarket-ranking-"))
-    os.environ.setdefault("NIGHTMARKET_HOME", str(work / "var"))
+    land(chosen.shop, Path(os.environ.get("NIGHTMARKET_HOME", work / "var")))
     results: dict[str, Any] = {}
     gains: dict[str, Any] = {}
     print(f"{chosen.shop}, {date.today()}, seed {chosen.seed}{', ties shuffled' if chosen.shuffle else ''}")
@@ -228,7 +222,7 @@ def main() -> None:
     )
     for name in names:
         file = work / f"{name}.npz"
-        given = (name, chosen.shop, chosen, name == names[-1], file)
+        given = (name, chosen, name == names[-1], file)
         process = multiprocessing.get_context("spawn").Process(target=measure, args=given)
         process.start()
         process.join()

@@ -2,7 +2,8 @@
 
     python bench/scoring.py [--shop PATH] [--parts faiss,implicit,size] [--threads 2] [--rounds 5] [--json FILE]
 
-Needs `pip install implicit faiss-cpu`, which Nightmarket itself does not use (a part whose library is missing says so).
+Needs implicit and faiss-cpu, which Nightmarket itself does not use: `make bench` installs them beside the environment. A
+part whose library is missing says so.
 
     faiss     100k x 64 and 1M x 64, random vectors, and the shop's ALS factors spread to 100k products
     implicit  every customer of the shop with bought products left out, ALS of 64, 128 and 256 factors
@@ -20,6 +21,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
@@ -33,7 +35,7 @@ import numpy as np
 
 TOP = 100
 PARTS = ("faiss", "implicit", "size")
-INSTALL = "is not installed: pip install implicit faiss-cpu (the extra `bench`)"
+INSTALL = "is not installed: make bench brings it along (the extra `bench`)"
 
 
 def turns(ours: Callable[[], Any], theirs: Callable[[], Any], rows: int, rounds: int) -> dict[str, float]:
@@ -179,14 +181,16 @@ def alone(products: int, threads: int, results: Any) -> None:
     }  # fmt: skip
 
 
-def purchases(shop: Path) -> Any:
-    """Customers x products of a landing folder: 1 for bought."""
+def purchases(shop: str) -> Any:
+    """Customers x products of a shop: 1 for bought."""
     import scipy.sparse as sp
 
     sys.path.insert(0, str(Path(__file__).parent))
     import ranking
 
-    table = ranking.purchases(shop, 7, False)
+    with tempfile.TemporaryDirectory(prefix="nightmarket-scoring-") as home:
+        ranking.land(shop, Path(os.environ.get("NIGHTMARKET_HOME", home)))
+        table = ranking.purchases(7, False)
     _, customer = np.unique(np.asarray(table["customer_id"].to_pylist()), return_inverse=True)
     _, product = np.unique(np.asarray(table["product_id"].to_pylist()), return_inverse=True)
     bought = sp.csr_matrix((np.ones(len(customer), np.float32), (customer, product)))
@@ -199,7 +203,7 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--shop", type=Path, help="a folder of landing files; needed for implicit")
+    options.add_argument("--shop", help="a folder of landing files, or demo; needed for implicit")
     options.add_argument("--parts", default=",".join(PARTS))
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--rounds", type=int, default=5)

@@ -2,10 +2,10 @@
 
     python bench/touched.py --shop PATH [--share 0.01] [--home DIR] [--json FILE]
 
-Needs the shop's extracts (`nightmarket run --shop PATH --only build_warehouse`, and `finetune_models` for a champion) in
-that home. Publishes the lists of the extracts' day, writes extracts of the next day in which a share of the customers
-bought one more product, and measures `recommendations.make` for that day twice, each time in a process of its own: as it
-is, and with all lists expired. Texts are embedded before, so that the full night is not made dear by what is done once.
+Builds the shop's warehouse and trains its ranker first, where that home has none yet. Publishes the lists of the extracts'
+day, writes extracts of the next day in which a share of the customers bought one more product, and measures
+`recommendations.make` for that day twice, each time in a process of its own: as it is, and with all lists expired. Texts are
+embedded before, so that the full night is not made dear by what is done once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def prepared(state: Path) -> date:
+    """The day of the home's extracts; makes them, and a champion, where there are none."""
+    command = [sys.executable, "-m", "nightmarket.cli", "run", "--only", "build_warehouse,finetune_models"]
+    if not list((state / "lake" / "purchases").glob("day=*")):
+        subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    days = sorted(p.name.removeprefix("day=") for p in (state / "lake" / "purchases").glob("day=*"))
+    return date.fromisoformat(days[0])
 
 
 def publish(day: date) -> None:
@@ -93,8 +102,7 @@ def main() -> None:
     if given.make:
         print(json.dumps(made(date.fromisoformat(given.make))))
         return
-    days = sorted(p.name.removeprefix("day=") for p in (settings.state / "lake" / "purchases").glob("day=*"))
-    day = date.fromisoformat(days[0])
+    day = prepared(settings.state)
     publish(day)
     touched = one_more(day, given.share)
     command = [sys.executable, __file__, "--shop", given.shop, "--make", str(day + timedelta(days=1))]
