@@ -26,6 +26,7 @@ from nightmarket.settings import choose_shop, get_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.text import Text
 
     from nightmarket.ledger import Outcome
     from nightmarket.night import Report
@@ -391,12 +392,12 @@ def _print_rows(rows: pa.Table, limit: int = 200) -> None:
     console.print(f"{rows.num_rows:,} rows{more}", highlight=False)
 
 
-def _cell(value: Any) -> str:
-    from rich.markup import escape
+def _cell(value: Any) -> Text:
+    from rich.text import Text
 
     if value is None:
-        return "[dim]null[/]"
-    return escape(f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value))
+        return Text("null", style="dim")
+    return Text(f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value))
 
 
 if __name__ == "__main__":

@@ -27,13 +27,23 @@ from nightmarket.ledger import Outcome
 from nightmarket.ranking import Catalogue, Histories, ItemToItem, Mixture, Popularity, Ranker, Texts
 from nightmarket.ranking.texts import texts_of
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import card, examples, faithfulness, recipe, scorecard, shadow, slices, worst
+from nightmarket.training import (
+    card,
+    examples,
+    faithfulness,
+    recipe,
+    scorecard,
+    shadow,
+    slices,
+    verdict,
+    worst,
+)
 from nightmarket.training.examples import Examples
 from nightmarket.training.scorecard import Score
+from nightmarket.training.verdict import REPORT
 
 TASK = "ranking"
 DAG = "finetune_models"
-REPORT = "gate_report.json"
 
 # Beyond this many purchases the split by time is left out: it is one more fit of everything.
 IN_TIME_PURCHASES = 500_000
@@ -107,22 +117,7 @@ def promote(day: date, run_id: str) -> Outcome:
 
     A champion that somebody chose in MLflow by hand is written down first, and holds.
     """
-    held = tracking.reconcile(TASK)
-    waiting = tracking.challenger(TASK)
-    if waiting is None or "decision" in waiting.tags:
-        return Outcome(note=f"champion: version {held.version}" if held else "no champion: the shelf serves")
-    report = _report_of(waiting)
-    now = held.version if held else None
-    if report.get("champion") != now and held is not None and now != waiting.version:
-        reason = f"version {now} became champion after version {waiting.version} was measured against another"
-        tracking.refuse(TASK, waiting.version, reason=reason, gate_report=report)
-        return Outcome(rows_in=1, note=f"version {waiting.version} refused: {reason}")
-    if not report.get("promote"):
-        reason = str(report.get("reason", "it carries no gate report"))
-        tracking.refuse(TASK, waiting.version, reason=reason, gate_report=report)
-        return Outcome(rows_in=1, note=f"version {waiting.version} refused: {reason}")
-    tracking.promote(TASK, waiting.version, reason=str(report["reason"]), gate_report=report)
-    return Outcome(rows_in=1, rows_out=1, note=f"version {waiting.version} is champion: {report['reason']}")
+    return verdict.decide(TASK, nobody="the shelf serves")
 
 
 def _due(day: date, settings: Settings) -> tuple[bool, str]:
@@ -388,14 +383,6 @@ def _requirements(kind: str) -> list[str]:
         f"{name}=={importlib.metadata.version(name).split('+')[0]}"
         for name in (*names, *(["torch"] if kind == Mixture.kind else []))
     ]
-
-
-def _report_of(version: tracking.Version) -> dict[str, Any]:
-    """The whole gate report of a version; the part in its tags where the file is not there."""
-    try:
-        return dict(json.loads((version.path / REPORT).read_text()))
-    except FileNotFoundError:
-        return dict(json.loads(version.tags.get("gate_report", "{}")))
 
 
 def _json(report: Mapping[str, Any]) -> str:

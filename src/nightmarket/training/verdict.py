@@ -11,6 +11,9 @@ from typing import Any
 from nightmarket import tracking
 from nightmarket.ledger import Outcome
 
+REPORT = "gate_report.json"
+"""The report among a model's files; a tag of the registry holds no more than some thousand characters."""
+
 
 def decide(task: str, *, nobody: str) -> Outcome:
     """Let the challenger's own gate report decide, and write the decision down; a refusal is no error.
@@ -25,7 +28,7 @@ def decide(task: str, *, nobody: str) -> Outcome:
     waiting = tracking.challenger(task)
     if waiting is None or "decision" in waiting.tags:
         return Outcome(note=f"champion: version {held.version}" if held else f"no champion: {nobody}")
-    report: dict[str, Any] = json.loads(waiting.tags.get("gate_report", "{}"))
+    report = report_of(waiting)
     now = held.version if held else None
     reason = str(report.get("reason", "it carries no gate report"))
     may = bool(report.get("promote"))
@@ -37,3 +40,9 @@ def decide(task: str, *, nobody: str) -> Outcome:
         return Outcome(rows_in=1, note=f"version {waiting.version} refused: {reason}")
     tracking.promote(task, waiting.version, reason=reason, gate_report=report)
     return Outcome(rows_in=1, rows_out=1, note=f"version {waiting.version} is champion: {reason}")
+
+
+def report_of(version: tracking.Version) -> dict[str, Any]:
+    """What the gate said of a version: the report among its files, else its tag, else nothing."""
+    file = version.path / REPORT
+    return dict(json.loads(file.read_text() if file.exists() else version.tags.get("gate_report", "{}")))
