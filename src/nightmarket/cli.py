@@ -317,6 +317,34 @@ def simulate_rules(
             _console().print(told, markup=False, highlight=False)
 
 
+@app.command()
+def policy(
+    file: Annotated[
+        Path | None, typer.Argument(help="A file of packs to check; default: the shop's own policy.toml.")
+    ] = None,
+    channel: Annotated[str, typer.Option(help="`shop_page`, `email`, `push` or `search_ad`.")] = "shop_page",
+    locale: Annotated[str, typer.Option(help="A language or locale, for example `zh-CN`.")] = "en",
+    category: Annotated[str, typer.Option(help="A path, for example `Food > Tea`; empty: none.")] = "",
+    shop: Shop = None,
+) -> None:
+    """Check a file of policy packs, and show the rules in effect for one channel, locale and category. Exit 0 only if it
+    could go live."""
+    import pyarrow as pa
+
+    from nightmarket import guard
+
+    with _errors_told():
+        _last_shop(shop)
+        pack = (guard.shop_packs() if file is None else guard.read_packs(file)).pack(
+            channel, locale, category
+        )
+        what, value, origin = zip(*pack.told(), strict=True)
+        _print_rows(pa.table({"rule": what, "value": value, "pack": origin}))
+        _console().print(
+            f"Version {pack.version}, merged from: {', '.join(pack.merged)}.", markup=False, highlight=False
+        )
+
+
 def _last_shop(shop: str | None) -> None:
     from nightmarket.night import last_shop
 

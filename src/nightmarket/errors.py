@@ -14,6 +14,7 @@ NightmarketError
 ├── ModelNotFound         no such model or version in the registry
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
 ├── RuleRefused           rules of the shop cannot hold together; lists every problem
+├── PolicyRefused         a file of policy packs is wrong or contradicts itself; lists every problem
 ├── ComputeFailed         partitions cannot be read, run or put together
 ├── ReplyInvalid          a model's reply does not fit its form
 └── NightFailed           a DAG run of the night did not succeed
@@ -113,6 +114,25 @@ class RuleRefused(NightmarketError):
         listed = "".join(f"\n- {problem}" for problem in self.problems)
         super().__init__(
             f"The rules for recommendations cannot be used, {len(self.problems)} "
+            f"{'problem' if len(self.problems) == 1 else 'problems'}:{listed}"
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return (type(self), (self.problems,))
+
+
+class PolicyRefused(NightmarketError):
+    """Policy packs are wrong or contradict each other. No text was judged by them.
+
+    Attributes:
+        problems: what is wrong, a sentence each, with file, pack, key, value and what to do.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n- {problem}" for problem in self.problems)
+        super().__init__(
+            f"The policy packs cannot be used, {len(self.problems)} "
             f"{'problem' if len(self.problems) == 1 else 'problems'}:{listed}"
         )
 

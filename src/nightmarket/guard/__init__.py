@@ -1,28 +1,43 @@
 """What must not go out, and what must not come in: personal data, hidden text, injected instructions, banned phrases,
-and sentences that a product's facts do not support.
+sentences that a product's facts do not support, and what a channel, a locale or a category allows.
 
-Pure functions over text; the rules are data (`policy.toml`, `attributes.toml`), and `POLICY_VERSION` is their digest.
+Pure functions over text; the rules are data: `policy.toml` and `attributes.toml`, whose digest is `POLICY_VERSION`, and
+policy packs (`packs.toml` and the shop's own file), each with a `version` of its own.
 Not here: what is done about a finding (products), prompts, and the gates over tables (`quality`).
 """
 
 from nightmarket.guard.claims import Claim, claims, kind_of, sentences, unsupported
+from nightmarket.guard.pack_files import read_packs, shop_packs, shop_policy
+from nightmarket.guard.packs import CHANNELS, FIELDS, AiLabel, Breach, Pack, Packs, check, fit, rescan
 from nightmarket.guard.policy import POLICY_VERSION, Limits, banned, limits
 from nightmarket.guard.text import Finding, escape, injection, normalise, personal, scrub
 
 __all__ = [
+    "CHANNELS",
+    "FIELDS",
     "POLICY_VERSION",
+    "AiLabel",
+    "Breach",
     "Claim",
     "Finding",
     "Limits",
+    "Pack",
+    "Packs",
     "banned",
+    "check",
     "claims",
     "escape",
+    "fit",
     "injection",
     "kind_of",
     "limits",
     "normalise",
     "personal",
+    "read_packs",
+    "rescan",
     "scrub",
     "sentences",
+    "shop_packs",
+    "shop_policy",
     "unsupported",
 ]

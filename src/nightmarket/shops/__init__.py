@@ -25,6 +25,8 @@ __all__ = ["ENDINGS", "Shop", "default_day", "format_of", "open_shop", "slug_of"
 
 # What a file's ending says about its format; each may be followed by `.gz`, except Parquet, which compresses itself.
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+# What a shop's folder holds beside data: what the shop says of itself, and its policy packs (guard).
+OWN_WORDS = ("shop.toml", "policy.toml")
 REQUIRED = ("products", "orders", "order_items")
 
 
@@ -72,7 +74,7 @@ class Shop:
         """Files in the shop's folder that no table reads: an unknown name or ending. Nothing is passed over silently."""
         known = {path for table in LANDING for path in self.files(table)}
         found = [*_visible(self.folder), *(p for table in LANDING for p in _visible(self.folder / table))]
-        return sorted(path for path in found if path not in known and path.name != "shop.toml")
+        return sorted(path for path in found if path not in known and path.name not in OWN_WORDS)
 
 
 def open_shop(source: str, *, landing_root: Path, day: date | None = None, demo: Demo | None = None) -> Shop:
