@@ -26,10 +26,10 @@ def claims(*verdicts: str, sentence: str = "Holds 300 ml.") -> pa.Table:
     """Claims of one text, each about the same sentence."""
     n = len(verdicts)
     return pa.table({
-        "product_id": ["p1"] * n, "channel": ["shop"] * n, "locale": ["en"] * n, "version": [1] * n,
+        "product_id": ["p1"] * n, "channel": ["shop_page"] * n, "locale": ["en"] * n, "version": [1] * n,
         "claim_number": list(range(1, n + 1)), "sentence": [sentence] * n, "claim": ["300 ml"] * n,
         "attribute": ["capacity"] * n, "value": ["300 ml"] * n, "evidence": ["capacity: 300 ml"] * n,
-        "verdict": list(verdicts),
+        "verdict": list(verdicts), "origin": ["facts" if v == "supported" else None for v in verdicts],
     })  # fmt: skip
 
 

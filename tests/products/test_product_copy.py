@@ -13,8 +13,9 @@ import pytest
 
 from nightmarket import guard, lake, llm, products
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import PRODUCT, writing
+from nightmarket.products.product_copy import PRODUCT, policies, writing
 from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.text import judge
 from nightmarket.products.product_copy.titles import cut, split_title
 from nightmarket.settings import get_settings
 
@@ -424,7 +425,7 @@ def test_a_reply_that_the_facts_do_not_support_gives_way_to_the_template() -> No
     class Liar:
         name, version, languages = "liar", "1", frozenset({"en"})
 
-        def generate(self, requests: Any) -> list[llm.Reply]:
+        def attempt(self, requests: Any) -> list[llm.Reply]:
             text = "The warranty covers 24 hours. Only $5, call 020 7946 0958."
             return [llm.Reply(text, 1, 1, "stop", False, 1) for _ in requests]
 
@@ -502,8 +503,7 @@ def test_what_the_gate_would_refuse_is_not_kept_whatever_the_sheet_calls_the_pro
     sheet = read_sheet(one(title=title, brand=None, attributes=None))
     short = replace(sheet, name="The Ultimate Makeup Sponge")
     removed: list[Any] = []
-    kept, _ = product_copy._judge(
-        ["This is The Ultimate Makeup Sponge.", f"This is {title}."], short, removed
-    )
-    assert kept == [f"This is {title}."]
+    told = ["This is The Ultimate Makeup Sponge.", f"This is {title}."]
+    kept = judge(told, short, policies.pack_of(short, guard.read_packs()), removed, origin="free")
+    assert [sentence.text for sentence in kept] == [f"This is {title}."]
     assert [(gone.value, gone.verdict) for gone in removed] == [("puffery: Ultimate", "banned")]

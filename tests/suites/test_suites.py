@@ -94,7 +94,7 @@ def neighbour(n: int) -> dict[str, Any]:
 
 def text(n: int) -> dict[str, Any]:
     return {
-        "product_id": "p1", "channel": "shop", "locale": "en", "version": n + 1, "title": "Bath Towel",
+        "product_id": "p1", "channel": "shop_page", "locale": "en", "version": n + 1, "title": "Bath Towel",
         "description": "A bath towel in blue, made of cotton. It comes from Cove.", "bullets": '["Colour: blue"]',
         "meta_description": "A blue bath towel.", "status": "approved", "change_cause": "new", "policy_version": "1",
         "free_sentences": 1, "repaired_sentences": 0, "prompt_version": "1", **WHO,
@@ -103,8 +103,8 @@ def text(n: int) -> dict[str, Any]:
 
 def claim(n: int) -> dict[str, Any]:
     return {
-        "product_id": "p1", "channel": "shop", "locale": "en", "version": n + 1, "claim_number": 1,
-        "sentence": "It is blue.", "claim": "blue", "evidence": "Colour: blue", "verdict": "supported", **WHO,
+        "product_id": "p1", "channel": "shop_page", "locale": "en", "version": n + 1, "claim_number": 1,
+        "sentence": "It is blue.", "claim": "blue", "evidence": "Colour: blue", "verdict": "supported", "origin": "facts", **WHO,
     }  # fmt: skip
 
 
@@ -206,6 +206,7 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], Mapping[str, Any], list[
         ({"description": "The best bath towel, guaranteed."}, {"no text that may be shown holds a banned phrase"}),
         ({"description": "See <b>more</b> of this bath towel."}, {"no text holds links or markup"}),
         ({"status": "blocked", "description": "The best towel."}, set()),
+        ({"channel": "fax"}, {"channel is one of the known values"}),
         ({"status": "live"}, {"status is one of the known values"}),
         ({"version": 1}, {"one row a product_id and channel and locale and version"}),
         ({"prompt_version": None}, {"prompt_version is never missing"}),
@@ -214,6 +215,8 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], Mapping[str, Any], list[
         ({}, set()),
         ({"evidence": None}, {"a supported claim names the fact that supports it"}),
         ({"verdict": "maybe"}, {"verdict is one of the known values"}),
+        ({"origin": "hearsay"}, {"origin is one of the known values"}),
+        ({"origin": None}, {"what is published says where it came from, and what was removed does not"}),
         ({"claim_number": 2}, {"claims of a text count 1, 2, 3 without gaps"}),
         ({"sentence": "Mail anna@example.com."}, {"no sentence holds personal data"}),
     ]),

@@ -16,6 +16,7 @@ from nightmarket.suites import Suite, holds, one_of, present, unique, within
 if TYPE_CHECKING:
     import pandas as pd
 
+CHANNELS = ("shop_page", "email", "push", "search_ad")
 STATUSES = ("blocked", "pending", "approved", "published", "retired")
 _SHOWN = ("title", "description", "bullets", "meta_description")
 _HAN = re.compile(r"[\u3400-\u9fff]")
@@ -75,6 +76,7 @@ SUITE = Suite(
                  "prompt_version", "model_name", why="A text must say of what, for where, why now and what wrote it."),
         unique("product_id", "channel", "locale", "version", why="Two texts of one version cannot be told apart."),
         one_of("status", STATUSES, why="The shop serves by status."),
+        one_of("channel", CHANNELS, why="The shop asks for a text by its channel."),
         within("version", 1, None, why="Versions count from 1."),
         within("title_length", 1, 200, why="Longer titles are cut by every channel."),
         within("description_length", 1, 5000, why="Longer is a runaway generation, not a description."),

@@ -1,11 +1,15 @@
-"""Shop copy of products, written from their own facts: changed products first, up to a budget a night.
+"""Shop copy of products, written from their own facts: what breaks a policy first, then changed products, up to a budget a
+night.
 
-The packaged writer chooses among house phrasings under a grammar made of a product's facts; the guard reads every
-sentence; what it finds goes out, and where nothing is left the template stands. Each published sentence has its claims
-with their evidence. Not here: cleaning facts (`facts`, `titles`), phrasing (`writing`), the shared steps (`products`).
+A writer chooses among house phrasings under a grammar made of a product's facts, or writes freely where it may; the guard
+reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
+template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
+phrasing (`writing`), asking (`asking`, `freely`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
+the shared steps (`products`).
 
-Rows of a night are those of written products, and of products that left the shelf: their copy is retired. The rest keep
-their copy, or wait for the next night.
+Rows of a night are those of written products, of products that left the shelf (their copy is retired), and of live copy that
+a changed policy forbids and the budget did not reach (it is taken down). The rest keep their copy, or wait for the next
+night.
 """
 
 from __future__ import annotations
@@ -14,8 +18,8 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -23,22 +27,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightmarket import guard, lake, llm, products
-from nightmarket.errors import ReplyInvalid
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
-from nightmarket.products.product_copy import writing
+from nightmarket.products.product_copy import policies, twins
+from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, write, write_many
 from nightmarket.products.product_copy.facts import read_sheet
-from nightmarket.products.product_copy.sheet import Removed, Sheet
-from nightmarket.prompts import PROMPT_VERSION, render
+from nightmarket.products.product_copy.policies import SHOP_PAGE
+from nightmarket.products.product_copy.sheet import Sheet
+from nightmarket.products.product_copy.text import Text
+from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import get_settings
 from nightmarket.warehouse import digest
 
+__all__ = ["PRODUCT", "Text", "by_template", "make", "read_sheet", "write", "write_many"]
+
 log = logging.getLogger(__name__)
 
-CHANNEL = "shop_page"
 # Raise it when code here changes what is written from the same facts, prompt and policy.
-RECIPE = "2"
-MOST_TOKENS = 400
+RECIPE = "3"
+CHUNK = 16
 PROGRESS_EVERY = 10
 
 _COPY = (
@@ -47,29 +54,16 @@ _COPY = (
 )  # fmt: skip
 _COPY_NUMBERS = ("version", "free_sentences", "repaired_sentences", "supersedes")
 _CLAIM = (
-    "product_id", "channel", "locale", "sentence", "claim", "attribute", "value", "evidence", "verdict", "input_hash",
-    "prompt_version", "model_name", "model_version",
+    "product_id", "channel", "locale", "sentence", "claim", "attribute", "value", "evidence", "verdict", "origin",
+    "input_hash", "prompt_version", "model_name", "model_version",
 )  # fmt: skip
 _CLAIM_NUMBERS = ("version", "claim_number")
 _BEFORE = ("input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status")
-RETIRED = "retired"
-
-
-@dataclass(frozen=True)
-class Text:
-    """What was written of a sheet, before it becomes rows; `claims` are of what is published, then of what was removed."""
-
-    description: str
-    sentences: tuple[str, ...]
-    bullets: tuple[str, ...]
-    meta_description: str
-    claims: tuple[guard.Claim, ...]
-    repaired: int
-    model_name: str
-    model_version: str
-    tokens_in: int = 0
-    tokens_out: int = 0
-    size: int = 0
+RETIRED, BLOCKED = "retired", "blocked"
+# Digests that no sheet has: what carries one is due again.
+_GONE, _TAKEN_DOWN = digest(RETIRED), digest("taken down")
+Key = tuple[str, str]
+Before = Mapping[Key, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,171 +72,175 @@ class _Due:
 
     sheet: Sheet
     input_hash: str
+    policy_version: str
     before: Mapping[str, Any] | None
     rank: tuple[int, int, str]
+    breach: str = ""  # what the live text says against the policy of today
+
+    @property
+    def key(self) -> Key:
+        return self.sheet.product_id, self.sheet.locale
+
+    @property
+    def is_live(self) -> bool:
+        return self.before is not None and self.before["status"] not in (RETIRED, BLOCKED)
+
+
+@dataclass
+class _Night:
+    """What a night has written so far."""
+
+    texts: list[tuple[_Due, Text, bool]]  # provisional: a template until the writer is there again
+    kept: list[_Due]
+    spent: Counter[str]
 
 
 def make(day: date, run_id: str) -> Made:
     """Rows of the products whose copy is written tonight; the outcome's note counts those that wait."""
-    settings = get_settings()
     catalogue = lake.read("products", day)
+    packs = guard.shop_packs()
     before = {
         (row["product_id"], row["locale"]): row
         for row in products.previous("product_copy", day, _BEFORE).to_pylist()
-        if row["channel"] == CHANNEL
+        if row["channel"] == SHOP_PAGE
     }
     retired = _retired(catalogue, day, before)
     with llm.open_generator() as writer:
-        due = _due(catalogue, day, writer, before)
-        copies: list[dict[str, Any]] = []
-        claims: list[dict[str, Any]] = []
-        spent = Counter[str]()
-        started = time.monotonic()
-        old_claims = _told_before(day) if any(d.before for d in due) else {}
-        for entry in due:
-            if (
-                len(copies) >= settings.copy_products_per_night
-                or spent["size"] >= settings.copy_tokens_per_night
-            ):
-                break
-            text = write(entry.sheet, writer)
-            spent.update(tokens_in=text.tokens_in, tokens_out=text.tokens_out, size=text.size)
-            copy, its_claims = _rows(
-                entry, text, old_claims.get((entry.sheet.product_id, entry.sheet.locale), {})
-            )
-            copies.append(copy)
-            claims += its_claims
-            if len(copies) % PROGRESS_EVERY == 0:
-                log.info("%d of %d texts, %.0f s", len(copies), len(due), time.monotonic() - started)
-    waiting = len(due) - len(copies)
-    by_writer = sum(copy["model_name"] == writer.name for copy in copies)
-    note = (
-        f"{by_writer} by {writer.name}, {len(copies) - by_writer} by template"
-        if copies
-        else "nothing to write"
-    )
-    if waiting:
-        note += f"; {waiting} carried over"
-    if retired:
-        note += f"; {len(retired)} retired"
+        due = _due(catalogue, day, writer, before, packs)
+        night = _written(due, writer, packs)
+    old_claims = _told_before(day) if any(d.before for d, _, _ in night.texts) else {}
+    copies: list[dict[str, Any]] = []
+    claims: list[dict[str, Any]] = []
+    shelf = twins.Shelf()
+    alike = Counter[str]()
+    for entry, written, provisional in night.texts:
+        text, had_twin, has_twin = (written, False, False) if written.blocked else twins.place(written, shelf)
+        alike.update(reordered=had_twin and not has_twin, alike=has_twin)
+        copy, its_claims = _rows(entry, text, old_claims.get(entry.key, {}), provisional=provisional)
+        copies.append(copy)
+        claims += its_claims
+    reached = {entry.key for entry, _, _ in night.texts} | {entry.key for entry in night.kept}
+    down = _taken_down([entry for entry in due if entry.breach and entry.key not in reached], day)
+    rows = [*copies, *retired, *down]
     return Made(
         rows={
-            "product_copy": _table([*copies, *retired], _COPY, _COPY_NUMBERS),
+            "product_copy": _table(rows, _COPY, _COPY_NUMBERS),
             "copy_claims": _table(claims, _CLAIM, _CLAIM_NUMBERS),
         },
         outcome=Outcome(
             rows_in=catalogue.num_rows,
-            rows_out=len(copies) + len(retired),
-            tokens_in=spent["tokens_in"],
-            tokens_out=spent["tokens_out"],
-            note=note,
+            rows_out=len(rows),
+            tokens_in=night.spent["tokens_in"],
+            tokens_out=night.spent["tokens_out"],
+            note=_note(copies, writer, {
+                "kept, the writer was unavailable": len(night.kept),
+                "carried over": len(due) - len(copies) - len(night.kept),
+                "retired": len(retired),
+                "taken down": len(down),
+                "put in another order, not to read like another product's": alike["reordered"],
+                "read like another product's": alike["alike"],
+            }),
         ),
-    )
+    )  # fmt: skip
 
 
 def version(day: date) -> str:
     """A digest of everything beside the facts that decides a night's rows."""
     settings = get_settings()
     budget = f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}"
-    return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, llm.SMOLLM2.digest, budget)
+    with llm.open_generator() as writer:
+        who = writer.version
+    rules = policies.rules_digest(guard.shop_packs())
+    return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, who, budget)
 
 
-def write(sheet: Sheet, writer: llm.Generator) -> Text:
-    """Write about one product; nothing leaves that the guard does not support."""
-    removed = list(sheet.removed)
-    made = writing.plan(sheet, removed)
-    text, reply, reason = writing.template(made), None, "nothing to choose"
-    language = sheet.locale.split("-")[0].lower()
-    if language not in writer.languages:
-        reason = f"the writer does not write {language}"
-    elif made.is_choice:
-        request = llm.Request(
-            messages=render("product_copy", writing.own_facts(sheet), sheet.locale),
-            grammar=writing.grammar(made),
-            max_tokens=MOST_TOKENS,
-        )
-        try:
-            reply = writer.generate([request])[0]
-            reason = "" if reply.finish_reason == "stop" else "the writer's text was cut"
-        except ReplyInvalid as error:
-            log.warning("product %s gets the template: %s", sheet.product_id, error)
-            reason = "the writer gave no text"
-    kept, claims = _judge(guard.sentences(reply.text), sheet, removed) if reply and not reason else ([], [])
-    if not kept:
-        reason = reason or "the guard emptied the text"
-        kept, claims = _judge(guard.sentences(text), sheet, removed)
-    bullets, bullet_claims = _judge(writing.bullets(sheet), sheet, removed)
-    claims += [claim for claim in bullet_claims if claim.sentence not in kept]
-    claims += [
-        guard.Claim(
-            "", f"{gone.attribute}: {gone.value}", gone.attribute, gone.value, gone.reason, gone.verdict
-        )
-        for gone in dict.fromkeys(removed)
-    ]
-    joint = "" if language == "zh" else " "
-    meta = writing.meta_description(kept, sheet.locale)
-    if guard.banned(meta, sheet.locale, names=sheet.names):
-        meta = ""  # cut through a name that was whole in its sentence
-    return Text(
-        description=joint.join(kept),
-        sentences=tuple(kept),
-        bullets=tuple(bullets),
-        meta_description=meta,
-        claims=tuple(claims),
-        repaired=len(kept),
-        model_name=f"template ({reason})" if reason else writer.name,
-        model_version=PROMPT_VERSION if reason else writer.version,
-        tokens_in=reply.tokens_in if reply else 0,
-        tokens_out=reply.tokens_out if reply else 0,
-        size=reply.size if reply else 0,
+def _written(due: Sequence[_Due], writer: llm.Generator, packs: guard.Packs) -> _Night:
+    """Write from the front of the queue up to the budget.
+
+    Products are asked about side by side, but each counts as if it had been asked alone: which are written does not depend
+    on how many are asked at once. What was asked beyond the budget is in the store of replies for the next night.
+    """
+    settings = get_settings()
+    night = _Night([], [], Counter())
+    started = time.monotonic()
+    most, queue, largest = settings.copy_products_per_night, list(due), 0
+    while queue:
+        left = settings.copy_tokens_per_night - night.spent["size"]
+        room = most - len(night.texts) - len(night.kept)
+        if room <= 0 or left <= 0:
+            break
+        chunk = queue[: min(CHUNK, room, max(1, left // (largest or MOST_TOKENS)))]
+        for entry, text in zip(chunk, write_many([e.sheet for e in chunk], writer, packs), strict=True):
+            if isinstance(text, llm.Failure):
+                log.warning("product %s: %s", entry.sheet.product_id, text.reason)
+            else:
+                night.spent.update(tokens_in=text.tokens_in, tokens_out=text.tokens_out)
+            if night.spent["size"] >= settings.copy_tokens_per_night:
+                continue
+            queue.pop(0)
+            if not isinstance(text, llm.Failure):
+                night.spent["size"] += text.size
+                largest = max(largest, text.size)
+                night.texts.append((entry, text, False))
+            elif entry.is_live and not entry.breach:
+                night.kept.append(entry)
+            else:
+                night.texts.append((entry, by_template(entry.sheet, packs), True))
+            if len(night.texts) % PROGRESS_EVERY == 0:
+                log.info("%d of %d texts, %.0f s", len(night.texts), len(due), time.monotonic() - started)
+    return night
+
+
+def _note(copies: Sequence[Mapping[str, Any]], writer: llm.Generator, counts: Mapping[str, int]) -> str:
+    by_writer = sum(copy["model_name"] == writer.name for copy in copies)
+    written = f"{by_writer} by {writer.name}, {len(copies) - by_writer} by template"
+    return "; ".join(
+        [written if copies else "nothing to write", *(f"{n} {what}" for what, n in counts.items() if n)]
     )
 
 
-def _judge(told: Iterable[str], sheet: Sheet, removed: list[Removed]) -> tuple[list[str], list[guard.Claim]]:
-    """The sentences that may go out with their claims; of the others, what was wrong goes into `removed`."""
-    kept: list[str] = []
-    claims: list[guard.Claim] = []
-    for sentence in told:
-        found = guard.claims(sentence, sheet.evidence, sheet.locale)
-        wrong = [claim for claim in found if claim.verdict != "supported"]
-        if sentence in kept:
-            continue
-        if wrong:
-            removed += [Removed("sentence", c.claim, f"in: {sentence}"[:200], c.verdict) for c in wrong]
-        elif said := guard.banned(sentence, sheet.locale, names=sheet.names):
-            removed += [
-                Removed("sentence", f"{f.kind}: {f.text}", f"in: {sentence}"[:200], "banned") for f in said
-            ]
-        else:
-            kept.append(sentence)
-            claims += found
-    return kept, claims
-
-
-def _retired(
-    catalogue: pa.Table, day: date, before: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _retired(catalogue: pa.Table, day: date, before: Before) -> list[dict[str, Any]]:
     """Rows that take the copy of products down that are not for sale any more; the text stays for the record."""
     statuses = _column(catalogue, "status") or [None] * catalogue.num_rows
     states = dict(zip(_column(catalogue, "product_id"), statuses, strict=True))
     shelf = {product for product, state in states.items() if _is_for_sale(state)}
     gone = {key for key, old in before.items() if key[0] not in shelf and old["status"] != RETIRED}
-    if not gone:
-        return []
-    old_rows = products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist()
     return [
-        row
-        | {
-            "status": RETIRED,
-            # No sheet has this digest, so a product that comes back is written anew.
-            "input_hash": digest(RETIRED),
-            "change_cause": f"the product is {states.get(row['product_id']) or 'not in the catalogue'}",
-            "version": row["version"] + 1,
-            "supersedes": row["version"],
-        }
-        for row in old_rows
-        if row["channel"] == CHANNEL and (row["product_id"], row["locale"]) in gone
+        _hidden(
+            row, RETIRED, _GONE, f"the product is {states.get(row['product_id']) or 'not in the catalogue'}"
+        )
+        for row in _old_rows(gone, day)
     ]
+
+
+def _taken_down(entries: Sequence[_Due], day: date) -> list[dict[str, Any]]:
+    """Rows that take live copy down which says what the policy of today forbids; its product comes first in the next night."""
+    why = {entry.key: entry for entry in entries}
+    rows = []
+    for row in _old_rows(why.keys(), day):
+        entry = why[row["product_id"], row["locale"]]
+        what = "facts" if row["policy_version"] == entry.policy_version else "policy"
+        rows.append(_hidden(row, BLOCKED, _TAKEN_DOWN, f"{what} changed: {entry.breach}"))
+    return rows
+
+
+def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
+    """The latest rows of shop pages, whole."""
+    if not keys:
+        return []
+    rows = products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist()
+    return [r for r in rows if r["channel"] == SHOP_PAGE and (r["product_id"], r["locale"]) in keys]
+
+
+def _hidden(row: Mapping[str, Any], status: str, input_hash: str, cause: str) -> dict[str, Any]:
+    """A row that shows the same text no more."""
+    return dict(row) | {
+        "status": status,
+        "input_hash": input_hash,
+        "change_cause": cause,
+        "version": row["version"] + 1,
+        "supersedes": row["version"],
+    }
 
 
 def _is_for_sale(status: str | None) -> bool:
@@ -251,11 +249,15 @@ def _is_for_sale(status: str | None) -> bool:
 
 
 def _due(
-    catalogue: pa.Table, day: date, writer: llm.Generator, before: Mapping[tuple[str, str], Mapping[str, Any]]
+    catalogue: pa.Table, day: date, writer: llm.Generator, before: Before, packs: guard.Packs
 ) -> list[_Due]:
-    """Products whose copy is missing or stale, in the order of the queue: stale, then new by purchases, then by id."""
+    """Products whose copy is missing or stale, in the order of the queue.
+
+    First live copy that says what its pack of today forbids, with what was taken down for it; then live copy that is only too
+    long for it, then other stale copy, then new products by purchases, then by id.
+    """
     bought = _bought(day) if len(before) < catalogue.num_rows else {}
-    due = []
+    due: list[_Due] = []
     tops = {str(path or "").split(">")[0].strip().lower() for path in _column(catalogue, "category")}
     wanted = [
         c
@@ -266,13 +268,46 @@ def _due(
         if not _is_for_sale(product.get("status")):
             continue
         sheet = read_sheet(product, not_brands=tops)
-        hashed = input_hash(sheet, writer.version)
+        pack = policies.pack_of(sheet, packs)
+        hashed = input_hash(sheet, writer.version, pack)
         old = before.get((sheet.product_id, sheet.locale))
         if old is not None and old["input_hash"] == hashed:
             continue
-        rank = (0 if old else 1, -bought.get(sheet.product_id, 0), sheet.product_id)
-        due.append(_Due(sheet, hashed, old, rank))
-    return sorted(due, key=lambda entry: entry.rank)
+        place = 3 if old is None else 0 if old["input_hash"] == _TAKEN_DOWN else 2
+        rank = (place, -bought.get(sheet.product_id, 0), sheet.product_id)
+        due.append(_Due(sheet, hashed, policies.version_of(pack), old, rank))
+    return sorted(_rescanned(due, day, packs), key=lambda entry: entry.rank)
+
+
+def _rescanned(due: Sequence[_Due], day: date, packs: guard.Packs) -> list[_Due]:
+    """The queue with the breaches of live texts. Every pack that changed has made its products due."""
+    live = {entry.key: entry for entry in due if entry.is_live}
+    if not live:
+        return list(due)
+    columns = ("title", "description", "bullets", "meta_description", "status")
+    rows = [
+        row | {"certificates": live[key].sheet.certificates, "names": live[key].sheet.names}
+        for row in products.previous("product_copy", day, columns).to_pylist()
+        if row["channel"] == SHOP_PAGE and (key := (row["product_id"], row["locale"])) in live
+    ]
+    found: dict[Key, list[guard.Breach]] = {}
+    for (product, _, locale), breaches in guard.rescan(
+        rows, lambda row: policies.pack_of(live[row["product_id"], row["locale"]].sheet, packs)
+    ):
+        # What policy.toml leaves in a title is the catalogue's own name.
+        mine = [b for b in breaches if b.kind != "banned" or b.field != "title"]
+        if mine:
+            found[product, locale] = mine
+    return [_ranked(entry, found.get(entry.key, ())) for entry in due]
+
+
+def _ranked(entry: _Due, breaches: Sequence[guard.Breach]) -> _Due:
+    if not breaches:
+        return entry
+    said = [breach for breach in breaches if breach.kind not in ("length", "count")]
+    # A text that is too long is no wrong word: it is rewritten early, and stays until then.
+    breach = policies.said(said[0]) if said else ""
+    return replace(entry, breach=breach, rank=(0 if said else 1, *entry.rank[1:]))
 
 
 def _column(catalogue: pa.Table, name: str) -> list[Any]:
@@ -280,7 +315,7 @@ def _column(catalogue: pa.Table, name: str) -> list[Any]:
     return values
 
 
-def input_hash(sheet: Sheet, model_version: str) -> str:
+def input_hash(sheet: Sheet, model_version: str, pack: guard.Pack) -> str:
     """A digest of all that decides a product's copy. Facts that are never told (stock codes, price, description) do not enter."""
     facts = [(fact.attribute, fact.value) for fact in sheet.facts]
     removed = [
@@ -288,12 +323,21 @@ def input_hash(sheet: Sheet, model_version: str) -> str:
         for gone in sheet.removed
         if gone.attribute != "description"
     ]
-    told = [sheet.title, sheet.name, sheet.details, sheet.brand, sheet.category, facts, removed]
+    told = [
+        sheet.title,
+        sheet.name,
+        sheet.details,
+        sheet.brand,
+        sheet.category,
+        facts,
+        removed,
+        sorted(sheet.certificates),
+    ]
     return digest(
         json.dumps(told, ensure_ascii=False),
         sheet.locale,
         PROMPT_VERSION,
-        guard.POLICY_VERSION,
+        policies.version_of(pack),
         model_version,
         RECIPE,
     )
@@ -310,7 +354,7 @@ def _told_before(day: date) -> dict[tuple[str, str], dict[str, str]]:
     told: dict[tuple[str, str], dict[str, str]] = {}
     columns = ("attribute", "value", "verdict")
     for row in products.previous("copy_claims", day, columns).to_pylist():
-        if row["attribute"] and row["verdict"] == "supported" and row["channel"] == CHANNEL:
+        if row["attribute"] and row["verdict"] == "supported" and row["channel"] == SHOP_PAGE:
             told.setdefault((row["product_id"], row["locale"]), {})[row["attribute"]] = row["value"]
     return told
 
@@ -330,9 +374,9 @@ def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
     }
     changed = [a for a in sorted({*told, *now}) if told.get(a) != now.get(a) and a not in ("title", "name")]
     names = [a if a in ("brand", "category") else f"attributes.{a}" for a in changed]
-    if old["title"] != entry.sheet.title:
+    if old["title"] != (text.title or None):
         names.insert(0, "title")
-    if old["policy_version"] != guard.POLICY_VERSION:
+    if old["policy_version"] != entry.policy_version:
         causes.append("policy changed")
     if old["prompt_version"] != PROMPT_VERSION:
         causes.append("prompt changed")
@@ -346,29 +390,33 @@ def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
     return "; ".join(causes)
 
 
-def _rows(entry: _Due, text: Text, told: Mapping[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _rows(
+    entry: _Due, text: Text, told: Mapping[str, str], *, provisional: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     sheet = entry.sheet
     number = (entry.before["version"] + 1) if entry.before else 1
+    cause = _cause(entry, text, told)
     shared = {
         "product_id": sheet.product_id,
-        "channel": CHANNEL,
+        "channel": SHOP_PAGE,
         "locale": sheet.locale,
         "version": number,
-        "input_hash": entry.input_hash,
+        # What stands in for a writer that was not there is due again.
+        "input_hash": digest(entry.input_hash, "provisional") if provisional else entry.input_hash,
         "prompt_version": PROMPT_VERSION,
         "model_name": text.model_name,
         "model_version": text.model_version,
     }
     copy = shared | {
-        "title": sheet.title or None,
+        "title": text.title or None,
         "description": text.description or None,
         "bullets": json.dumps(list(text.bullets), ensure_ascii=False),
         "meta_description": text.meta_description or None,
-        # A product of which nothing may be said has no copy to show: a person has to look at its title.
-        "status": "published" if sheet.title and text.description else "blocked",
-        "change_cause": _cause(entry, text, told),
-        "policy_version": guard.POLICY_VERSION,
-        "free_sentences": 0,
+        # A product of which nothing may be said has no copy to show: a person has to look at it.
+        "status": BLOCKED if text.blocked else "published",
+        "change_cause": f"{cause}; blocked: {text.blocked}" if text.blocked else cause,
+        "policy_version": entry.policy_version,
+        "free_sentences": text.free,
         "repaired_sentences": text.repaired,
         "supersedes": number - 1 if entry.before else None,
     }
@@ -382,8 +430,9 @@ def _rows(entry: _Due, text: Text, told: Mapping[str, str]) -> tuple[dict[str, A
             "value": claim.value,
             "evidence": claim.evidence,
             "verdict": claim.verdict,
+            "origin": origin,
         }
-        for index, claim in enumerate(text.claims, start=1)
+        for index, (claim, origin) in enumerate(text.judged, start=1)
     ]
     return copy, claims
 

@@ -14,6 +14,7 @@ from typing import Any
 from nightmarket import guard
 from nightmarket.guard.claims import OWN, Verdict, kind_of, kinds, plain_key, truth
 from nightmarket.guard.policy import language
+from nightmarket.products.product_copy.policies import certificates
 from nightmarket.products.product_copy.sheet import Fact, Removed, Sheet
 from nightmarket.products.product_copy.titles import clean_title, cut, sayable, split_title
 
@@ -94,6 +95,8 @@ def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -
         facts=tuple(facts[:MOST_FACTS]),
         removed=tuple(dict.fromkeys(removed)),
         names=names,
+        filed=product.get("category"),
+        certificates=certificates(_pairs(product.get("attributes"))),
     )
 
 

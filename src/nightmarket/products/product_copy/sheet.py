@@ -44,6 +44,8 @@ class Sheet:
         removed: what was taken out.
         names: title and brand as the catalogue has them. Words that a policy leaves to names may stand inside these
             only: a piece of a title is no name.
+        filed: the category as the catalogue has it; policies are chosen by it.
+        certificates: those that the product's attributes say it carries, by the names that packs use.
     """
 
     product_id: str
@@ -57,6 +59,8 @@ class Sheet:
     facts: tuple[Fact, ...]
     removed: tuple[Removed, ...]
     names: tuple[str, ...] = ()
+    filed: str | None = None
+    certificates: frozenset[str] = frozenset()
 
     @property
     def evidence(self) -> dict[str, str]:

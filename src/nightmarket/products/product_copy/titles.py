@@ -91,28 +91,20 @@ def cut(text: str, most: int) -> str:
     # The cut may already stand between two words; Chinese has no blanks to cut at.
     if not text[most].isspace() and " " in head and not _HAN.match(text[most]):
         head = head[: head.rindex(" ")]
-    words = head.split(" ")
-    while len(words) > 1 and words[-1].lower().strip(",;:.&") in {
-        "",
-        "with",
-        "and",
-        "for",
-        "of",
-        "the",
-        "in",
-        "a",
-        "an",
-        "to",
-        "by",
-        "or",
-        "is",
-        "are",
-        "from",
-    }:
+    return without_loose_end(head)
+
+
+def without_loose_end(text: str) -> str:
+    """A text that was cut, without the words and marks that lead on to what is gone."""
+    words = text.split(" ")
+    while len(words) > 1 and words[-1].lower().strip(",;:.&") in _LOOSE:
         words.pop()
     return " ".join(words).rstrip(" ,;:-–—&(，、：；")
 
 
+_LOOSE = frozenset(
+    {"", "with", "and", "for", "of", "the", "in", "a", "an", "to", "by", "or", "is", "are", "from"}
+)
 _PACK = re.compile(
     r"^(?:(?:pack|box|set|case|bundle|lot)s? of \d+|\d+[ -]?(?:pack|count|ct|pcs|pieces?|pc|per pack|/pack|box|set)s?)$",
     re.IGNORECASE,

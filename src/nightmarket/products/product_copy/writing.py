@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,8 @@ from nightmarket.grammar import quote
 from nightmarket.guard.claims import plain_key, truth
 from nightmarket.guard.policy import language
 from nightmarket.products.product_copy.facts import has_unit
+from nightmarket.products.product_copy.policies import breaches
 from nightmarket.products.product_copy.sheet import Fact, Removed, Sheet
-from nightmarket.products.product_copy.titles import cut
 from nightmarket.prompts import phrases, vocabulary
 
 Number = Literal["one", "many"] | None
@@ -45,6 +45,9 @@ class Part:
     alternatives: tuple[str, ...]
 
 
+NOTHING = Part(("",))
+
+
 @dataclass(frozen=True)
 class Plan:
     """A text before it is written: how it begins, what it tells in any order, how it may end."""
@@ -60,26 +63,51 @@ class Plan:
         return bool(self.body) and any(len(part.alternatives) > 1 for part in (self.lead, *self.body))
 
 
-def plan(sheet: Sheet, removed: list[Removed]) -> Plan:
-    """Every supported way to tell a sheet in the house's words. Facts that no phrasing supports go into `removed`."""
-    spoken = phrases(sheet.locale)
-    # A shop in a language without phrasings of its own gets labels and values, not sentences in a foreign one.
-    is_spoken = sheet.locale.split("-")[0].lower() in {"en", "zh"}
-    number = number_of(sheet.name, sheet.brand) if language(sheet.locale) == "en" else "one"
-    turn = int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)
-    lead = _checked(_leads(sheet, spoken, number) if is_spoken else [f"{sheet.name}."], sheet)
-    begin = _turned(lead, turn, most=3) or (f"{sheet.name}.",)
+def plan(sheet: Sheet, removed: list[Removed], pack: guard.Pack | None = None) -> Plan:
+    """Every supported way to tell a sheet in the house's words. Facts that no phrasing supports go into `removed`.
+
+    With a pack, only what it allows is offered.
+    """
     if not sheet.name:
         # What has no name gets no text; the row is blocked.
-        return Plan(Part(("",)), (), Part(("",)), sheet.locale)
-    body = _body(sheet, spoken if is_spoken else {}, number, turn, removed)
+        return Plan(NOTHING, (), NOTHING, sheet.locale)
+    # A shop in a language without phrasings of its own gets labels and values, not sentences in a foreign one.
+    is_spoken, spoken, number = _voice(sheet)
+    turn = turn_of(sheet)
+    lead = _checked(_leads(sheet, spoken, number) if is_spoken else [f"{sheet.name}."], sheet, pack)
+    begin = _turned(lead, turn, most=3) or (f"{sheet.name}.",)
+    body = _body(sheet, spoken, number, turn, removed, pack)
     ends: list[str] = []
     if is_spoken and body:
         forms = spoken["end"]
-        ends = list(_turned(_checked([*forms.get(number or "any", forms["any"])], sheet), turn // 7, most=1))
+        said = _checked([*forms.get(number or "any", forms["any"])], sheet, pack)
+        ends = list(_turned(said, turn // 7, most=1))
     # One text in three ends with an invitation: on every page it would be noise.
     end = Part((ends[0], "") if ends and turn % 3 == 0 else ("",))
     return Plan(Part(begin), tuple(body), end, sheet.locale)
+
+
+def rest(sheet: Sheet, told: Collection[str], pack: guard.Pack | None = None) -> Plan:
+    """What a text that tells some attributes still lacks: the facts worth telling, and a lead when it names no product."""
+    whole = plan(sheet, [], pack)
+    named = bool({"name", "title"} & set(told))
+    if not whole.body:
+        return Plan(NOTHING if named else whole.lead, (), NOTHING, sheet.locale)
+    _, spoken, number = _voice(sheet)
+    body = _body(sheet, spoken, number, turn_of(sheet), [], pack, told=told)
+    return Plan(NOTHING if named else whole.lead, tuple(body), NOTHING, sheet.locale)
+
+
+def turn_of(sheet: Sheet) -> int:
+    """A number of the product that decides where its alternatives begin."""
+    return int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)
+
+
+def _voice(sheet: Sheet) -> tuple[bool, Mapping[str, Mapping[str, list[str]]], Number]:
+    """Whether the house has phrasings in the sheet's language, which, and the number of the product."""
+    is_spoken = sheet.locale.split("-")[0].lower() in {"en", "zh"}
+    number = number_of(sheet.name, sheet.brand) if language(sheet.locale) == "en" else "one"
+    return is_spoken, phrases(sheet.locale) if is_spoken else {}, number
 
 
 def template(made: Plan) -> str:
@@ -96,6 +124,9 @@ def grammar(made: Plan) -> str:
     Up to four parts come in any order (a rule for each set that is left); further ones follow in theirs.
     """
     gap = "" if language(made.locale) == "zh" else " "
+    if made.lead == NOTHING and made.body:
+        # What is added to a text begins with its first sentence: without a lead there is no blank before it.
+        made = Plan(made.body[0], made.body[1:], made.end, made.locale)
     rules = [f"lead ::= {_choice(made.lead.alternatives)}"]
     free, fixed = made.body[:MOST_REORDERED], made.body[MOST_REORDERED:]
     for index, part in enumerate(made.body):
@@ -122,27 +153,18 @@ def grammar(made: Plan) -> str:
 
 
 def bullets(sheet: Sheet) -> list[str]:
-    """Facts as short lines, then other pieces of the title; each within the policy's length."""
-    limits = guard.limits()
+    """Facts as short lines, then other pieces of the title."""
     colon = "：" if language(sheet.locale) == "zh" else ": "
     lines = [
         f"{_capital(label(fact, sheet.locale))}{colon}{_shown(fact, sheet.locale)}" for fact in sheet.facts
     ]
     lines += [_capital(detail) for detail in sheet.details]
-    fitting = [line for line in dict.fromkeys(lines) if len(line) <= limits.bullet]
-    return fitting[: limits.bullets]
+    return list(dict.fromkeys(lines))
 
 
-def meta_description(sentences: Sequence[str], locale: str) -> str:
-    """As many whole sentences as fit, or the first one cut between two words; at most 155 characters."""
-    most = guard.limits().meta_description
-    text = ""
-    for sentence in sentences:
-        longer = _join([text, sentence], locale)
-        if len(longer) > most:
-            break
-        text = longer
-    return text or cut(sentences[0], most) if sentences else ""
+def worth_telling(facts: Sequence[Fact]) -> list[Fact]:
+    """What is not there ("batteries required: no") is worth a line in a list, a sentence only when nothing else is."""
+    return ([fact for fact in facts if truth(fact.value) is not False] or list(facts))[:MOST_TOLD]
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
@@ -188,36 +210,42 @@ def _body(
     number: Number,
     turn: int,
     removed: list[Removed],
+    pack: guard.Pack | None,
+    *,
+    told: Collection[str] | None = None,
 ) -> list[Part]:
+    """A part for each fact worth telling that is not `told`; of a whole text also one for the details of the title."""
     made: list[tuple[Fact, list[str]]] = []
     for fact in sheet.facts:
-        told = _checked(_tellings(fact, sheet, spoken, number), sheet)
-        if told:
-            made.append((fact, told))
+        ways = _checked(_tellings(fact, sheet, spoken, number), sheet, pack)
+        if ways:
+            made.append((fact, ways))
         else:
             removed.append(
                 Removed(fact.attribute, fact.value, "no sentence of it is supported", "unsupported")
             )
-    telling = _worth_telling([fact for fact, _ in made])
-    worth = [(fact, told) for fact, told in made if fact in telling]
+    telling = [
+        fact for fact in worth_telling([fact for fact, _ in made]) if fact.attribute not in (told or ())
+    ]
+    worth = [(fact, ways) for fact, ways in made if fact in telling]
     parts: list[Part] = []
     used: set[str] = set()
-    for fact, told in worth:
+    for fact, ways in worth:
         if fact.attribute in used:
             continue
         used.add(fact.attribute)
-        offered = list(_turned(told, turn, most=2))
-        for other, other_told in worth:
+        offered = list(_turned(ways, turn, most=2))
+        for other, other_ways in worth:
             if other.attribute in used:
                 continue
-            pair = _checked(_paired(fact, other, spoken, number), sheet)
+            pair = _checked(_paired(fact, other, spoken, number), sheet, pack)
             if pair:
                 used.add(other.attribute)
-                apart = _join([offered[0], other_told[0]], sheet.locale)
+                apart = _join([offered[0], other_ways[0]], sheet.locale)
                 offered = [pair[turn % len(pair)], apart]
                 break
         parts.append(Part(tuple(offered)))
-    if len(parts) < 3 and sheet.details and spoken:
+    if told is None and len(parts) < 3 and sheet.details and spoken:
         listed: list[str] = []
         for detail in sheet.details:
             if len(", ".join([*listed, detail])) <= 90:
@@ -225,7 +253,7 @@ def _body(
         if listed:
             joint = "，" if language(sheet.locale) == "zh" else ", "
             said = [form.format(value=_clause(joint.join(listed))) for form in spoken["details"]["any"]]
-            if checked := _checked(said, sheet):
+            if checked := _checked(said, sheet, pack):
                 parts.append(Part(tuple(_turned(checked, turn, most=2))))
     return parts
 
@@ -308,9 +336,14 @@ def _fill(forms: Sequence[str], words: Mapping[str, str], number: Number) -> lis
     ]
 
 
-def _checked(told: Sequence[str], sheet: Sheet) -> list[str]:
-    """The sentences that the guard lets through."""
-    return [text for text in dict.fromkeys(told) if not guard.unsupported(text, sheet.evidence, sheet.locale)]
+def _checked(told: Sequence[str], sheet: Sheet, pack: guard.Pack | None) -> list[str]:
+    """The sentences that the guard and the pack let through."""
+    return [
+        text
+        for text in dict.fromkeys(told)
+        if not guard.unsupported(text, sheet.evidence, sheet.locale)
+        and (pack is None or not breaches("description", text, sheet, pack))
+    ]
 
 
 def _turned(told: Sequence[str], turn: int, *, most: int) -> tuple[str, ...]:
@@ -425,10 +458,5 @@ def _choice(alternatives: Sequence[str]) -> str:
 def own_facts(sheet: Sheet) -> dict[str, str]:
     """The facts that a writer is shown: those that it may tell, for each costs as much as a sentence."""
     shown = {"title": sheet.name, "brand": sheet.brand or "", "category": sheet.leaf or ""}
-    told = {label(fact, sheet.locale): fact.value for fact in _worth_telling(sheet.facts)}
+    told = {label(fact, sheet.locale): fact.value for fact in worth_telling(sheet.facts)}
     return {key: value for key, value in shown.items() if value} | told
-
-
-def _worth_telling(facts: Sequence[Fact]) -> list[Fact]:
-    """What is not there ("batteries required: no") is worth a line in a list, a sentence only when nothing else is."""
-    return ([fact for fact in facts if truth(fact.value) is not False] or list(facts))[:MOST_TOLD]

@@ -1,0 +1,131 @@
+"""Free writing with proof: a writer's own sentences about a product, of which those stay that the facts bear.
+
+A sentence stays when the guard supports all it claims, its pack allows it, it is whole, spells names as the shop does, and
+says something that no sentence before it said. The others are recorded and go. Not here: what is added for facts that were
+left out (`asking`, in house phrasings).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from nightmarket import guard, llm
+from nightmarket.guard.claims import OWN, Verdict
+from nightmarket.guard.policy import house_words, language
+from nightmarket.products.product_copy import writing
+from nightmarket.products.product_copy.sheet import Removed, Sheet
+from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Sentence, judge
+from nightmarket.prompts import render
+
+MOST_TOKENS = 400
+# Characters that a token of English or Chinese stands for, rarely fewer.
+_CHARACTERS_PER_TOKEN = {"en": 3.0, "zh": 0.7}
+_WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+_WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
+_MAKER = re.compile(r"\b(?:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*)")
+
+
+def request(sheet: Sheet, pack: guard.Pack) -> llm.Request:
+    """What a free writer is asked about a product: as many tokens as the description may need."""
+    most = pack.limits.get(CHANNEL_FIELDS[pack.channel][1], MOST_TOKENS * 3)
+    needed = int(most / _CHARACTERS_PER_TOKEN[language(sheet.locale)])
+    return llm.Request(
+        messages=render("product_copy", writing.own_facts(sheet), sheet.locale),
+        max_tokens=max(16, min(MOST_TOKENS, needed)),
+    )
+
+
+def read(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed]) -> list[Sentence]:
+    """The sentences of a reply that may be published, in its order; of the others, why not goes into `removed`."""
+    # Line by line: a heading or a list has no end marks that would part it from the next sentence.
+    told = [s for line in reply.text.splitlines() for s in guard.sentences(guard.normalise(line))]
+    if reply.finish_reason == "length" and told:
+        # Also where it seems to end: "0." may have been 0.75 l.
+        removed.append(_gone(told.pop(), "cut off", "unsupported"))
+    whole: list[str] = []
+    for text in dict.fromkeys(told):
+        if not _is_whole(text, sheet):
+            removed.append(_gone(text, "no whole sentence", "unsupported"))
+        elif word := misspelt(text, sheet):
+            removed.append(_gone(text, f"not how the shop spells it: {word}", "unsupported"))
+        elif maker := _another_maker(text, sheet):
+            removed.append(_gone(text, f"not who makes it: {maker}", "misbound"))
+        else:
+            whole.append(text)
+    return _without_repetition(judge(whole, sheet, pack, removed, origin="free"), removed)
+
+
+def misspelt(text: str, sheet: Sheet) -> str | None:
+    """The first word of the product's own names that a sentence spells otherwise than the shop, or None.
+
+    Words of the brand and codes ("TX-100", "LED") stand as they are in the facts. A word with a capital may lose it
+    ("steel bottle"), a small one may gain it, and none is shouted.
+    """
+    brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
+    spelt: dict[str, set[str]] = {}
+    for attribute, value in sheet.evidence.items():
+        for word in _WORD.findall(value):
+            forms = spelt.setdefault(word.lower(), set())
+            forms.add(word)
+            plain = word.islower() or (word[:1].isupper() and word[1:].islower())
+            if plain and (word.lower() not in brand or attribute not in OWN):
+                forms |= {word.lower(), word[:1].upper() + word[1:].lower()}
+    house = house_words(sheet.locale)
+    for word in _WORD.findall(text):
+        allowed = spelt.get(word.lower())
+        if allowed is None or word in allowed:
+            continue
+        if word.lower() in house and (word.islower() or word == word.capitalize()):
+            continue
+        return word
+    return None
+
+
+def _is_whole(text: str, sheet: Sheet) -> bool:
+    """Whether it ends with an end mark and begins like a sentence, or with the product's own name."""
+    if not _WHOLE.search(text):
+        return False
+    first = text.lstrip("\"'“‘(")
+    own = tuple(word for word in (sheet.name, sheet.brand) if word)
+    return first.startswith(own) or not first[:1].islower()
+
+
+def _another_maker(text: str, sheet: Sheet) -> str | None:
+    """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker."""
+    brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
+    values = {
+        word.lower()
+        for attribute, value in sheet.evidence.items()
+        if attribute not in ("title", "name", "brand")
+        for word in _WORD.findall(value)
+    }
+    for match in _MAKER.finditer(text):
+        word = match[1].rstrip(".").lower()
+        if word in brand | values or word in house_words("en"):
+            continue
+        if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
+            continue
+        return match[1]
+    return None
+
+
+def _without_repetition(kept: Sequence[Sentence], removed: list[Removed]) -> list[Sentence]:
+    """The sentences that say something new: the same words or the same claims again go."""
+    told: set[tuple[str | None, str | None]] = set()
+    said: set[str] = set()
+    new: list[Sentence] = []
+    for sentence in kept:
+        claims = {(claim.attribute, (claim.value or "").lower()) for claim in sentence.claims}
+        words = " ".join(_WORD.findall(sentence.text.lower())) or sentence.text
+        if words in said or claims <= told:
+            removed.append(_gone(sentence.text, "says nothing new", "unsupported"))
+            continue
+        said.add(words)
+        told |= claims
+        new.append(sentence)
+    return new
+
+
+def _gone(text: str, why: str, verdict: Verdict) -> Removed:
+    return Removed("sentence", why, f"in: {text}"[:200], verdict)

@@ -1,0 +1,255 @@
+"""A text of a product: sentences that may go out, each with its claims and where it came from, fitted into its pack.
+
+Here: judging sentences, and composing those that are kept into the fields of a channel. Not here: who wrote them
+(`asking`, `freely`) and the rows of the published tables (`product_copy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from nightmarket import guard
+from nightmarket.guard.packs import ANY_FIELD
+from nightmarket.guard.policy import language
+from nightmarket.products.product_copy import policies
+from nightmarket.products.product_copy.sheet import Removed, Sheet
+from nightmarket.products.product_copy.titles import without_loose_end
+
+Origin = Literal["free", "repaired", "template", "facts"]
+# The two fields that a channel's title and description are, in the columns of outputs.product_copy.
+CHANNEL_FIELDS = {
+    "shop_page": ("title", "description"),
+    "email": ("subject", "body"),
+    "push": ("headline", "line"),
+    "search_ad": ("headline", "line"),
+}
+# Where a description is lines that stand each by itself: how many.
+MOST_LINES = {"push": 1, "search_ad": 2}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that may go out.
+
+    Attributes:
+        claims: what it says, each with its evidence.
+        origin: `free` (the writer's own words), `repaired` (a house phrasing that the writer chose, or that was added for
+            a fact it left out), `template` (a house phrasing without a writer) or `facts` (a line of the fact sheet).
+    """
+
+    text: str
+    claims: tuple[guard.Claim, ...]
+    origin: Origin
+
+    @property
+    def told(self) -> frozenset[str]:
+        """The attributes that it tells."""
+        return frozenset(claim.attribute for claim in self.claims if claim.attribute)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What was written of a sheet for a channel, before it becomes rows.
+
+    Attributes:
+        sheet, pack: what could be said and what might: the sheet is held against the pack.
+        body: sentences of the description (lines of an ad).
+        lines: bullets.
+        removed: what must not go out, of the product's own data and of what a writer said.
+        blocked: why there is nothing to show, or empty.
+    """
+
+    sheet: Sheet
+    pack: guard.Pack
+    title: str
+    body: tuple[Sentence, ...]
+    lines: tuple[Sentence, ...]
+    meta_description: str
+    removed: tuple[Removed, ...]
+    blocked: str
+    model_name: str = ""
+    model_version: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    size: int = 0
+
+    @property
+    def description(self) -> str:
+        return joined([s.text for s in self.body], self.pack)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        return tuple(sentence.text for sentence in self.body)
+
+    @property
+    def bullets(self) -> tuple[str, ...]:
+        return tuple(line.text for line in self.lines)
+
+    @property
+    def free(self) -> int:
+        return sum(sentence.origin == "free" for sentence in self.body)
+
+    @property
+    def repaired(self) -> int:
+        return len(self.body) - self.free
+
+    @property
+    def judged(self) -> tuple[tuple[guard.Claim, Origin | None], ...]:
+        """Every claim with the origin of its sentence: of what is published, then (without one) of what was removed."""
+        told = set(self.sentences)
+        shown = [*self.body, *(line for line in self.lines if line.text not in told)]
+        out: list[tuple[guard.Claim, Origin | None]] = [(c, s.origin) for s in shown for c in s.claims]
+        for gone in dict.fromkeys(self.removed):
+            claim = f"{gone.attribute}: {gone.value}"
+            out.append((guard.Claim("", claim, gone.attribute, gone.value, gone.reason, gone.verdict), None))
+        return tuple(out)
+
+    @property
+    def claims(self) -> tuple[guard.Claim, ...]:
+        return tuple(claim for claim, _ in self.judged)
+
+
+def joined(texts: Sequence[str], pack: guard.Pack) -> str:
+    """Sentences as one text, or the lines of an ad."""
+    joint = "\n" if pack.channel in MOST_LINES else "" if language(pack.locale) == "zh" else " "
+    return joint.join(text for text in texts if text)
+
+
+def judge(
+    told: Iterable[str], sheet: Sheet, pack: guard.Pack, removed: list[Removed], *, origin: Origin, field: str = ""
+) -> list[Sentence]:  # fmt: skip
+    """The sentences that may go out with their claims; of the others, what was wrong goes into `removed`."""
+    kept: list[Sentence] = []
+    field = field or CHANNEL_FIELDS[pack.channel][1]
+    for text in told:
+        if any(text == other.text for other in kept):
+            continue
+        claims = guard.claims(text, sheet.evidence, sheet.locale)
+        wrong = [claim for claim in claims if claim.verdict != "supported"]
+        where = f"in: {text}"[:200]
+        if wrong:
+            removed += [Removed("sentence", claim.claim, where, claim.verdict) for claim in wrong]
+        elif found := policies.breaches(field, text, sheet, pack):
+            removed += [_of(breach, where) for breach in found]
+        else:
+            kept.append(Sentence(text, tuple(claims), origin))
+    return kept
+
+
+def _of(breach: guard.Breach, where: str) -> Removed:
+    kind = breach.detail if breach.kind == "banned" else breach.kind
+    verdict: Literal["banned", "unsupported"] = (
+        "unsupported" if breach.kind in ("length", "count", "characters") else "banned"
+    )
+    return Removed("sentence", f"{kind}: {breach.text}"[:200], where, verdict)
+
+
+def compose(
+    sheet: Sheet, pack: guard.Pack, kept: Sequence[Sentence], bullets: Sequence[Sentence], removed: Sequence[Removed]
+) -> Text:  # fmt: skip
+    """A text of a channel from judged sentences: as much as fits, and what the pack requires in front.
+
+    Where no title or no sentence is left, or the whole still breaks the pack, the text is blocked and says why.
+    """
+    title_field, body_field = CHANNEL_FIELDS[pack.channel]
+    shown = sheet.title if pack.channel == policies.SHOP_PAGE else sheet.name or sheet.title
+    title = _title(shown, title_field, pack)
+    lines = _lines(bullets, pack) if pack.channel == policies.SHOP_PAGE else ()
+    front = _required(pack, body_field, [s.text for s in kept], [title, *(line.text for line in lines)])
+    body = _fitting([*front, *kept], pack)
+    text = Text(sheet, pack, title, body, lines, "", tuple(dict.fromkeys(removed)), "")
+    text = replace(text, meta_description=_meta(text))
+    return replace(text, blocked=_blocked(text))
+
+
+def reordered(text: Text, order: Sequence[Sentence]) -> Text:
+    """The same sentences in another order."""
+    text = replace(text, body=tuple(order))
+    return replace(text, meta_description=_meta(text))
+
+
+def fields(text: Text) -> dict[str, str]:
+    """A text by the fields of its channel, as a pack judges it."""
+    title_field, body_field = CHANNEL_FIELDS[text.pack.channel]
+    told = {title_field: text.title, body_field: text.description}
+    if text.lines:
+        told["bullets"] = "\n".join(text.bullets)
+    if text.meta_description:
+        told["meta_description"] = text.meta_description
+    return told
+
+
+def faults(told: dict[str, str], sheet: Sheet, pack: guard.Pack) -> list[guard.Breach]:
+    """What whole fields break. What policy.toml leaves in a title is the catalogue's own name, cleaned before."""
+    title_field = CHANNEL_FIELDS[pack.channel][0]
+    found = guard.check(told, pack, certificates=sheet.certificates, names=sheet.names)
+    return [breach for breach in found if breach.field != title_field or breach.kind != "banned"]
+
+
+def _title(title: str, field: str, pack: guard.Pack) -> str:
+    colon = "：" if language(pack.locale) == "zh" else ": "
+    front = [phrase for phrase, where in pack.required.items() if where == field and phrase not in title]
+    whole = colon.join([*front, title]) if title else ""
+    told = guard.fit(field, [whole], pack)
+    return told if told == whole else without_loose_end(told)
+
+
+def _lines(bullets: Sequence[Sentence], pack: guard.Pack) -> tuple[Sentence, ...]:
+    wanted = [*_required(pack, "bullets", [s.text for s in bullets]), *bullets]
+    fitting = guard.fit("bullets", [line.text for line in wanted], pack).split("\n")
+    by_text = {line.text: line for line in wanted}
+    return tuple(by_text[text] for text in fitting if text)
+
+
+def _required(
+    pack: guard.Pack, field: str, told: Sequence[str], beside: Sequence[str] = ()
+) -> list[Sentence]:
+    """Sentences of what a pack requires in a field, where neither it nor, for `any`, what stands beside it says so."""
+    stop = "。" if language(pack.locale) == "zh" else "."
+    made = []
+    for phrase, where in pack.required.items():
+        if where not in ((field,) if field == "bullets" else (field, ANY_FIELD)):
+            continue
+        if not any(phrase in text for text in (told if where == field else [*told, *beside])):
+            sentence = phrase if field == "bullets" or phrase[-1] in ".!?。！？" else f"{phrase}{stop}"
+            claim = guard.Claim(
+                sentence, f"required: {phrase}", None, phrase, f"policy pack for {pack.channel}", "supported"
+            )
+            made.append(Sentence(sentence, (claim,), "template"))
+    return made
+
+
+def _fitting(kept: Sequence[Sentence], pack: guard.Pack) -> tuple[Sentence, ...]:
+    """As many whole sentences from the first on as the description holds, or as many lines as an ad shows."""
+    field = CHANNEL_FIELDS[pack.channel][1]
+    if pack.channel in MOST_LINES:
+        return tuple(kept[: MOST_LINES[pack.channel]])
+    told = guard.fit(field, [sentence.text for sentence in kept], pack)
+    for number in range(len(kept), 0, -1):
+        if joined([sentence.text for sentence in kept[:number]], pack) == told:
+            return tuple(kept[:number])
+    return ()
+
+
+def _meta(text: Text) -> str:
+    """What search engines show; empty where a cut goes through a name that was whole in its sentence."""
+    if text.pack.channel != policies.SHOP_PAGE:
+        return ""
+    told = guard.fit("meta_description", text.sentences, text.pack)
+    found = guard.check(
+        {"meta_description": told}, text.pack, certificates=text.sheet.certificates, names=text.sheet.names
+    )
+    return "" if any(breach.kind != "required" for breach in found) else told
+
+
+def _blocked(text: Text) -> str:
+    banned = [gone for gone in text.removed if gone.verdict == "banned"]
+    if not text.title or not text.body:
+        of_title = [gone for gone in banned if gone.attribute == "title"]
+        said = (of_title if not text.title and of_title else banned)[-1:] or text.removed[-1:]
+        return f"`{said[0].value}`: {said[0].reason}" if said else "nothing is known that may be said"
+    if found := faults(fields(text), text.sheet, text.pack):
+        return policies.said(found[0])
+    return ""

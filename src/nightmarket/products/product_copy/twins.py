@@ -1,0 +1,97 @@
+"""Texts of different products that read alike: caught by what is left of them without names and values, and put in
+another order.
+
+Two texts are twins when the sets of their five-word runs overlap to nine tenths or more (Jaccard). Sets that do must share a
+run among the first tenth of each in one order, so only texts that share one there are compared.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice, permutations
+from math import ceil
+
+from nightmarket.products.product_copy.sheet import Sheet
+from nightmarket.products.product_copy.text import Sentence, Text, reordered
+from nightmarket.products.product_copy.writing import turn_of
+
+ALIKE = 0.9
+WORDS = 5
+MOST_ORDERS = 120
+_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+|▪")
+
+
+class Shelf:
+    """Texts of a night, by their runs of words; asks in about the time of one look-up whether a new one has a twin."""
+
+    def __init__(self) -> None:
+        self._texts: list[frozenset[int]] = []
+        self._by_run: dict[int, list[int]] = {}
+
+    def has_twin(self, runs: frozenset[int]) -> bool:
+        """Whether a text on the shelf overlaps with these runs to `ALIKE`."""
+        seen: set[int] = set()
+        for run in _first(runs):
+            for number in self._by_run.get(run, ()):
+                if number in seen:
+                    continue
+                seen.add(number)
+                other = self._texts[number]
+                shared = len(runs & other)
+                if shared >= ALIKE * (len(runs) + len(other) - shared):
+                    return True
+        return False
+
+    def add(self, runs: frozenset[int]) -> None:
+        """Put a text on the shelf."""
+        self._texts.append(runs)
+        for run in _first(runs):
+            self._by_run.setdefault(run, []).append(len(self._texts) - 1)
+
+
+def place(text: Text, shelf: Shelf) -> tuple[Text, bool, bool]:
+    """A text on the shelf, its sentences in another order where it would have had a twin; whether it had, and still has.
+
+    Which order comes first is the product's own turn, so the same night makes the same texts.
+    """
+    own = runs_of(text.body, text.sheet)
+    if not shelf.has_twin(own):
+        shelf.add(own)
+        return text, False, False
+    for order in _orders(text):
+        runs = runs_of(order, text.sheet)
+        if not shelf.has_twin(runs):
+            shelf.add(runs)
+            return reordered(text, order), True, False
+    return text, True, True
+
+
+def runs_of(body: Sequence[Sentence], sheet: Sheet) -> frozenset[int]:
+    """The five-word runs of a description with names and values masked, as numbers."""
+    masked = " ".join(sentence.text for sentence in body)
+    names = (sheet.title, sheet.name, sheet.brand, sheet.leaf, *sheet.details)
+    wanted = {part for part in (*names, *(fact.value for fact in sheet.facts)) if part}
+    if wanted:
+        pattern = "|".join(re.escape(part) for part in sorted(wanted, key=lambda part: (-len(part), part)))
+        masked = re.sub(pattern, " ▪ ", masked, flags=re.IGNORECASE)
+    words = _TOKEN.findall(masked.lower())
+    runs = (" ".join(words[n : n + WORDS]) for n in range(max(1, len(words) - WORDS + 1)))
+    return frozenset(zlib.crc32(run.encode()) for run in runs)
+
+
+def _first(runs: frozenset[int]) -> list[int]:
+    return sorted(runs)[: len(runs) - ceil(ALIKE * len(runs)) + 1]
+
+
+def _orders(text: Text) -> Iterator[list[Sentence]]:
+    """Other orders of the sentences between the first, which names the product, and an invitation at the end."""
+    body = list(text.body)
+    front = next((n + 1 for n, s in enumerate(body) if {"name", "title"} & s.told), 1)
+    back = len(body) - 1 if len(body) > front and not body[-1].told else len(body)
+    middle = body[front:back]
+    orders = list(islice(permutations(middle), 1, MOST_ORDERS))
+    start = turn_of(text.sheet) % len(orders) if orders else 0
+    for order in [*orders[start:], *orders[:start]]:
+        yield [*body[:front], *order, *body[back:]]
