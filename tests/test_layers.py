@@ -28,6 +28,7 @@ SOLE_IMPORTERS = {
     "mlflow": {"tracking"},
     "great_expectations": {"quality"},
     "xllamacpp": {"llm"},
+    "openai": {"llm"},
     "sentence_transformers": {"encoder"},
     "dbt": {"transform"},
     "ray": {"compute"},

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from nightmarket.errors import ModelRefused, NightmarketError
+from nightmarket.errors import ModelRefused, NightmarketError, SettingMissing
 from nightmarket.settings import Settings, get_settings
 
 NEEDED_GB = 3.0
@@ -36,6 +36,7 @@ def examine() -> list[Finding]:
         *_python(),
         *_packages(settings),
         *_weights(),
+        *_writer(),
         *_disk(settings),
         *_state(settings),
         *_at_work(settings),
@@ -94,6 +95,27 @@ def _weights() -> Iterator[Finding]:
             yield Finding(
                 f"Weights {weights.name}", "ok", f"{path.stat().st_size / 1e6:.0f} MB, digest as pinned"
             )
+
+
+def _writer() -> Iterator[Finding]:
+    from nightmarket import llm
+
+    try:
+        writer = llm.open_generator()
+    except SettingMissing as error:
+        yield Finding("Writer", "bad", str(error), "See .env.example.")
+        return
+    if isinstance(writer, llm.LocalGenerator):
+        yield Finding("Writer", "ok", f"{writer.name}, in this process")
+        return
+    answers, said = writer.look()
+    # A night runs without its writer: what an endpoint does not write is written by template.
+    yield Finding(
+        "Writer",
+        "ok" if answers else "warn",
+        said,
+        "" if answers else "See NIGHTMARKET_ENDPOINT_* in .env.example.",
+    )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

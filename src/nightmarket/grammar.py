@@ -70,6 +70,23 @@ def _is_recursive(rules: Rules) -> bool:
     return reaches("root", frozenset())
 
 
+def matches(rules: Rules, text: str) -> bool:
+    """Whether `text` is one of the grammar's texts, from its first character to its last."""
+
+    def after(symbol: Symbol, starts: frozenset[int]) -> frozenset[int]:
+        if isinstance(symbol, Literal):
+            return frozenset(at + len(symbol.text) for at in starts if text.startswith(symbol.text, at))
+        ends: frozenset[int] = frozenset()
+        for way in rules[symbol]:
+            at = starts
+            for part in way:
+                at = after(part, at)
+            ends |= at
+        return ends
+
+    return len(text) in after("root", frozenset({0}))
+
+
 def walk(rules: Rules, choose: Callable[[str, Sequence[str]], str]) -> str:
     """The text of a grammar, with every parting of ways decided by `choose`.
 

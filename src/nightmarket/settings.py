@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nightmarket.errors import SettingMissing
@@ -80,6 +80,49 @@ class Settings(BaseSettings):
         60, ge=0, description="Products whose copy may be written in a night."
     )
     copy_tokens_per_night: int = Field(20_000, ge=0, description="Tokens the writer may produce in a night.")
+
+    generator: Literal["local", "endpoint"] = Field(
+        "local",
+        description="Who writes: `local` (the packaged weights, in this process) or `endpoint` (a server).",
+    )
+    endpoint_url: str | None = Field(
+        None, description="Base URL of an OpenAI-compatible endpoint, such as https://models.example.com/v1."
+    )
+    endpoint_model: str | None = Field(None, description="The model's name at the endpoint.")
+    endpoint_key: SecretStr | None = Field(
+        None, description="Key of the endpoint, if it wants one; never shown or stored."
+    )
+    endpoint_revision: str = Field(
+        "",
+        description="Change it when the endpoint serves other weights by the same name: nothing is reused.",
+    )
+    endpoint_concurrency: int = Field(4, ge=1, description="Most calls of a process that are open at once.")
+    endpoint_timeout_s: float = Field(60.0, gt=0, description="Seconds that one call may take in all.")
+    endpoint_stall_s: float = Field(
+        20.0,
+        gt=0,
+        description="Seconds of silence in the middle of a reply after which the call is given up.",
+    )
+    endpoint_tries: int = Field(
+        5, ge=1, description="Calls made for one reply while the endpoint is in trouble."
+    )
+    endpoint_deadline_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds that a run may wait for the endpoint in all; the rest is not asked.",
+    )
+    endpoint_tokens_per_run: int = Field(
+        200_000, ge=0, description="Tokens, in and out, after which a run begins no further call."
+    )
+    endpoint_grammar: Literal["none", "llama.cpp", "vllm"] = Field(
+        "none", description="How the endpoint takes grammars: `none`, `llama.cpp` or `vllm`."
+    )
+    endpoint_languages: str = Field(
+        "en,zh", description="Languages the endpoint's model writes, with commas."
+    )
+    endpoint_insecure: bool = Field(
+        False, description="Allow http:// to another machine: texts and key then travel unencrypted."
+    )
 
     schedule: str = Field(
         "0 3 * * *",

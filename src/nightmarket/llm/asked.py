@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from nightmarket.errors import ReplyInvalid
+
 
 class Message(NamedTuple):
     """One turn of a conversation: `role` is `system`, `user` or `assistant`."""
@@ -55,24 +57,85 @@ class Reply:
     size: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a request has no reply.
+
+    Attributes:
+        reason: one sentence with the model, the request's number and what happened; never the prompt or a key.
+        kind: `invalid` (this request or what was said to it), `unavailable` (the model), `deadline` (the run's time is
+            over) or `budget` (the run's tokens are spent). What is not `invalid` is worth asking for another night.
+    """
+
+    reason: str
+    kind: Literal["invalid", "unavailable", "deadline", "budget"]
+
+
+@dataclass
+class Spent:
+    """What a generator has done since it was made, for a log line or an outcome's note.
+
+    Attributes:
+        calls: times the model was asked; what came from the store is not counted.
+        retries: those of the calls that asked again what had failed before.
+        failures: requests that have no reply in the end.
+        tokens_in, tokens_out: tokens of all calls, also of those whose reply was no good.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    failures: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both directions: what a budget is compared with."""
+        return self.tokens_in + self.tokens_out
+
+    def __str__(self) -> str:
+        return (
+            f"{self.calls} calls ({self.retries} again), {self.failures} failed, "
+            f"{self.tokens_in} + {self.tokens_out} tokens"
+        )
+
+
 class Generator(Protocol):
     """Anything that turns requests into replies; `name` and `version` go into published rows."""
 
     name: str
     version: str
     languages: frozenset[str]
+    spent: Spent
+
+    def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
+        """A reply for each request, or why it has none, in order; one request's failure takes nothing from another."""
+        ...
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """A reply for each request, in order.
 
         Raises:
-            ReplyInvalid: a request cannot be answered (grammar, length); what was answered before it is stored.
+            ReplyInvalid: a request has no reply; names the first such. What was answered beside it is stored.
         """
         ...
 
     def close(self) -> None:
         """Give the weights' memory back; the next `generate` loads them again."""
         ...
+
+
+def insist(outcomes: Sequence[Reply | Failure]) -> list[Reply]:
+    """The replies, where every request has one.
+
+    Raises:
+        ReplyInvalid: with the reason of the first failure.
+    """
+    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            raise ReplyInvalid(outcome.reason)
+    return replies
 
 
 def digest(model_version: str, request: Request) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from nightmarket import grammar
 from nightmarket.errors import ReplyInvalid
-from nightmarket.llm.asked import Message, Reply, Request, digest
+from nightmarket.llm.asked import Failure, Message, Reply, Request, Spent, digest, insist
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.weights import Weights, verify
 
@@ -46,6 +46,7 @@ class LocalGenerator:
         """`path` replaces the packaged file by another GGUF, which must have the digest `weights.sha256`."""
         self.name = weights.name
         self.version = weights.digest
+        self.spent = Spent()
         self._weights = weights
         self._path = path
         self._threads = threads
@@ -67,16 +68,31 @@ class LocalGenerator:
             ReplyInvalid: a grammar cannot be parsed or a prompt is longer than the context; names the request.
             ModelRefused: the weights do not have the pinned digest.
         """
-        replies = []
+        return insist(self.attempt(requests))
+
+    def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
+        """A reply for each request, or why it has none, in order; each reply is stored as soon as it is there.
+
+        Raises:
+            ModelRefused: the weights do not have the pinned digest.
+        """
+        outcomes: list[Reply | Failure] = []
         for number, request in enumerate(requests):
             key = digest(self.version, request)
             reply = self._store.find(key) if self._store else None
             if reply is None:
-                reply = self._ask(request, number)
+                try:
+                    reply = self._ask(request, number)
+                except ReplyInvalid as error:
+                    self.spent.failures += 1
+                    outcomes.append(Failure(str(error), "invalid"))
+                    continue
+                self.spent.tokens_in += reply.tokens_in
+                self.spent.tokens_out += reply.tokens_out
                 if self._store:
                     self._store.keep(key, self.name, reply)
-            replies.append(reply)
-        return replies
+            outcomes.append(reply)
+        return outcomes
 
     def close(self) -> None:
         """Give the weights' memory back; the next reply that is not stored loads them again."""
@@ -85,6 +101,7 @@ class LocalGenerator:
     def _ask(self, request: Request, number: int) -> Reply:
         if self._server is None:
             self._server = self._load()
+        self.spent.calls += 1
         rules = grammar.parse(request.grammar) if request.grammar and request.temperature == 0 else None
         if rules is not None:
             return self._walk(rules, request, number)
