@@ -18,7 +18,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -34,7 +34,7 @@ from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, w
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.policies import SHOP_PAGE
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.products.product_copy.text import Text
+from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Text, retold
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import get_settings
 from nightmarket.warehouse import digest
@@ -62,35 +62,53 @@ _BEFORE = ("input_hash", "prompt_version", "policy_version", "model_name", "mode
 RETIRED, BLOCKED = "retired", "blocked"
 # Digests that no sheet has: what carries one is due again.
 _GONE, _TAKEN_DOWN = digest(RETIRED), digest("taken down")
-Key = tuple[str, str]
+Key = tuple[str, str, str]
+"""Product, channel, locale."""
 Before = Mapping[Key, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class _Due:
-    """A product whose copy is to be written: its sheet, why, and what it replaces."""
+class _Page:
+    """A text of a product that is to be written: for which channel, by which policy, and what it replaces."""
 
-    sheet: Sheet
+    channel: str
     input_hash: str
     policy_version: str
     before: Mapping[str, Any] | None
-    rank: tuple[int, int, str]
     breach: str = ""  # what the live text says against the policy of today
-
-    @property
-    def key(self) -> Key:
-        return self.sheet.product_id, self.sheet.locale
 
     @property
     def is_live(self) -> bool:
         return self.before is not None and self.before["status"] not in (RETIRED, BLOCKED)
 
 
+@dataclass(frozen=True)
+class _Due:
+    """A product of which at least one text is to be written."""
+
+    sheet: Sheet
+    pages: tuple[_Page, ...]
+    rank: tuple[int, int, str]
+
+    def key(self, page: _Page) -> Key:
+        return self.sheet.product_id, page.channel, self.sheet.locale
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written of a product; `provisional`: a template until the writer is there again."""
+
+    due: _Due
+    pages: tuple[_Page, ...]
+    text: Text
+    provisional: bool
+
+
 @dataclass
 class _Night:
-    """What a night has written so far."""
+    """What a night has written so far, and what keeps its copy because the writer was not there."""
 
-    texts: list[tuple[_Due, Text, bool]]  # provisional: a template until the writer is there again
+    written: list[_Written]
     kept: list[_Due]
     spent: Counter[str]
 
@@ -99,29 +117,36 @@ def make(day: date, run_id: str) -> Made:
     """Rows of the products whose copy is written tonight; the outcome's note counts those that wait."""
     catalogue = lake.read("products", day)
     packs = guard.shop_packs()
-    before = {
-        (row["product_id"], row["locale"]): row
-        for row in products.previous("product_copy", day, _BEFORE).to_pylist()
-        if row["channel"] == SHOP_PAGE
-    }
-    retired = _retired(catalogue, day, before)
+    before = {_key(row): row for row in products.previous("product_copy", day, _BEFORE).to_pylist()}
+    retired = _retired(catalogue, day, before, packs)
     with llm.open_generator() as writer:
         due = _due(catalogue, day, writer, before, packs)
         night = _written(due, writer, packs)
-    old_claims = _told_before(day) if any(d.before for d, _, _ in night.texts) else {}
+    old_claims = _told_before(day) if any(p.before for w in night.written for p in w.pages) else {}
     copies: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
     shelf = twins.Shelf()
     alike = Counter[str]()
-    for entry, written, provisional in night.texts:
-        text, had_twin, has_twin = (written, False, False) if written.blocked else twins.place(written, shelf)
+    for written in night.written:
+        text, had_twin, has_twin = written.text, False, False
+        if not text.blocked:
+            text, had_twin, has_twin = twins.place(text, shelf)
         alike.update(reordered=had_twin and not has_twin, alike=has_twin)
-        copy, its_claims = _rows(entry, text, old_claims.get(entry.key, {}), provisional=provisional)
-        copies.append(copy)
-        claims += its_claims
-    reached = {entry.key for entry, _, _ in night.texts} | {entry.key for entry in night.kept}
-    down = _taken_down([entry for entry in due if entry.breach and entry.key not in reached], day)
-    rows = [*copies, *retired, *down]
+        for page in written.pages:
+            told = old_claims.get(written.due.key(page), {})
+            copy, its_claims = _rows(written, page, _on(page.channel, text, written.due.sheet, packs), told)
+            copies.append(copy)
+            claims += its_claims
+    reached = {w.due.key(page) for w in night.written for page in w.pages}
+    kept = {entry.key(page) for entry in night.kept for page in entry.pages}
+    down = {
+        e.key(page): page
+        for e in due
+        for page in e.pages
+        if page.breach and e.key(page) not in reached | kept
+    }
+    taken = _taken_down(down, day)
+    rows = [*copies, *retired, *taken]
     return Made(
         rows={
             "product_copy": _table(rows, _COPY, _COPY_NUMBERS),
@@ -134,9 +159,9 @@ def make(day: date, run_id: str) -> Made:
             tokens_out=night.spent["tokens_out"],
             note=_note(copies, writer, {
                 "kept, the writer was unavailable": len(night.kept),
-                "carried over": len(due) - len(copies) - len(night.kept),
+                "carried over": len(due) - len(night.written) - len(night.kept),
                 "retired": len(retired),
-                "taken down": len(down),
+                "taken down": len(taken),
                 "put in another order, not to read like another product's": alike["reordered"],
                 "read like another product's": alike["alike"],
             }),
@@ -166,29 +191,42 @@ def _written(due: Sequence[_Due], writer: llm.Generator, packs: guard.Packs) -> 
     most, queue, largest = settings.copy_products_per_night, list(due), 0
     while queue:
         left = settings.copy_tokens_per_night - night.spent["size"]
-        room = most - len(night.texts) - len(night.kept)
+        room = most - len(night.written) - len(night.kept)
         if room <= 0 or left <= 0:
             break
         chunk = queue[: min(CHUNK, room, max(1, left // (largest or MOST_TOKENS)))]
         for entry, text in zip(chunk, write_many([e.sheet for e in chunk], writer, packs), strict=True):
-            if isinstance(text, llm.Failure):
-                log.warning("product %s: %s", entry.sheet.product_id, text.reason)
-            else:
+            if isinstance(text, Text):
                 night.spent.update(tokens_in=text.tokens_in, tokens_out=text.tokens_out)
             if night.spent["size"] >= settings.copy_tokens_per_night:
                 continue
             queue.pop(0)
-            if not isinstance(text, llm.Failure):
+            if isinstance(text, Text):
                 night.spent["size"] += text.size
                 largest = max(largest, text.size)
-                night.texts.append((entry, text, False))
-            elif entry.is_live and not entry.breach:
-                night.kept.append(entry)
+                night.written.append(_Written(entry, entry.pages, text, provisional=False))
             else:
-                night.texts.append((entry, by_template(entry.sheet, packs), True))
-            if len(night.texts) % PROGRESS_EVERY == 0:
-                log.info("%d of %d texts, %.0f s", len(night.texts), len(due), time.monotonic() - started)
+                log.warning("product %s: %s", entry.sheet.product_id, text.reason)
+                _stand_in(entry, night, packs)
+            if len(night.written) % PROGRESS_EVERY == 0:
+                log.info(
+                    "%d of %d products, %.0f s", len(night.written), len(due), time.monotonic() - started
+                )
     return night
+
+
+def _stand_in(entry: _Due, night: _Night, packs: guard.Packs) -> None:
+    """Without a writer, copy that may stand stays; what is missing or must not stay is written by template for now."""
+    needed = tuple(page for page in entry.pages if not page.is_live or page.breach)
+    if needed:
+        night.written.append(_Written(entry, needed, by_template(entry.sheet, packs), provisional=True))
+    else:
+        night.kept.append(entry)
+
+
+def _on(channel: str, text: Text, sheet: Sheet, packs: guard.Packs) -> Text:
+    """The text of a shop page as a channel shows it."""
+    return text if channel == SHOP_PAGE else retold(text, sheet, policies.pack_of(sheet, packs, channel))
 
 
 def _note(copies: Sequence[Mapping[str, Any]], writer: llm.Generator, counts: Mapping[str, int]) -> str:
@@ -199,37 +237,43 @@ def _note(copies: Sequence[Mapping[str, Any]], writer: llm.Generator, counts: Ma
     )
 
 
-def _retired(catalogue: pa.Table, day: date, before: Before) -> list[dict[str, Any]]:
-    """Rows that take the copy of products down that are not for sale any more; the text stays for the record."""
+def _retired(catalogue: pa.Table, day: date, before: Before, packs: guard.Packs) -> list[dict[str, Any]]:
+    """Rows that take down the copy of products that are not for sale any more, and of channels that are not written any
+    more; the text stays for the record."""
     statuses = _column(catalogue, "status") or [None] * catalogue.num_rows
     states = dict(zip(_column(catalogue, "product_id"), statuses, strict=True))
     shelf = {product for product, state in states.items() if _is_for_sale(state)}
-    gone = {key for key, old in before.items() if key[0] not in shelf and old["status"] != RETIRED}
-    return [
-        _hidden(
-            row, RETIRED, _GONE, f"the product is {states.get(row['product_id']) or 'not in the catalogue'}"
-        )
-        for row in _old_rows(gone, day)
-    ]
+    wanted = policies.channels(packs)
+    causes = {
+        key: f"the product is {states.get(key[0]) or 'not in the catalogue'}"
+        if key[0] not in shelf
+        else f"no pack of the shop speaks of {key[1]} any more"
+        for key, old in before.items()
+        if (key[0] not in shelf or key[1] not in wanted) and old["status"] != RETIRED
+    }
+    return [_hidden(row, RETIRED, _GONE, causes[_key(row)]) for row in _old_rows(causes.keys(), day)]
 
 
-def _taken_down(entries: Sequence[_Due], day: date) -> list[dict[str, Any]]:
+def _taken_down(pages: Mapping[Key, _Page], day: date) -> list[dict[str, Any]]:
     """Rows that take live copy down which says what the policy of today forbids; its product comes first in the next night."""
-    why = {entry.key: entry for entry in entries}
     rows = []
-    for row in _old_rows(why.keys(), day):
-        entry = why[row["product_id"], row["locale"]]
-        what = "facts" if row["policy_version"] == entry.policy_version else "policy"
-        rows.append(_hidden(row, BLOCKED, _TAKEN_DOWN, f"{what} changed: {entry.breach}"))
+    for row in _old_rows(pages.keys(), day):
+        page = pages[_key(row)]
+        what = "facts" if row["policy_version"] == page.policy_version else "policy"
+        rows.append(_hidden(row, BLOCKED, _TAKEN_DOWN, f"{what} changed: {page.breach}"))
     return rows
 
 
+def _key(row: Mapping[str, Any]) -> Key:
+    return row["product_id"], row["channel"], row["locale"]
+
+
 def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
-    """The latest rows of shop pages, whole."""
+    """The latest rows of texts, whole."""
     if not keys:
         return []
     rows = products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist()
-    return [r for r in rows if r["channel"] == SHOP_PAGE and (r["product_id"], r["locale"]) in keys]
+    return [row for row in rows if _key(row) in keys]
 
 
 def _hidden(row: Mapping[str, Any], status: str, input_hash: str, cause: str) -> dict[str, Any]:
@@ -256,7 +300,8 @@ def _due(
     First live copy that says what its pack of today forbids, with what was taken down for it; then live copy that is only too
     long for it, then other stale copy, then new products by purchases, then by id.
     """
-    bought = _bought(day) if len(before) < catalogue.num_rows else {}
+    wanted_on = policies.channels(packs)
+    bought = _bought(day) if len(before) < catalogue.num_rows * len(wanted_on) else {}
     due: list[_Due] = []
     tops = {str(path or "").split(">")[0].strip().lower() for path in _column(catalogue, "category")}
     wanted = [
@@ -268,46 +313,65 @@ def _due(
         if not _is_for_sale(product.get("status")):
             continue
         sheet = read_sheet(product, not_brands=tops)
-        pack = policies.pack_of(sheet, packs)
-        hashed = input_hash(sheet, writer.version, pack)
-        old = before.get((sheet.product_id, sheet.locale))
-        if old is not None and old["input_hash"] == hashed:
-            continue
-        place = 3 if old is None else 0 if old["input_hash"] == _TAKEN_DOWN else 2
-        rank = (place, -bought.get(sheet.product_id, 0), sheet.product_id)
-        due.append(_Due(sheet, hashed, policies.version_of(pack), old, rank))
+        pages = tuple(_pages(sheet, writer.version, before, packs, wanted_on))
+        if pages:
+            place = min(_place(page) for page in pages)
+            due.append(_Due(sheet, pages, (place, -bought.get(sheet.product_id, 0), sheet.product_id)))
     return sorted(_rescanned(due, day, packs), key=lambda entry: entry.rank)
+
+
+def _pages(
+    sheet: Sheet, model_version: str, before: Before, packs: guard.Packs, channels: Sequence[str]
+) -> Iterator[_Page]:
+    """The texts of a product that are missing or stale."""
+    of_page = input_hash(sheet, model_version, policies.pack_of(sheet, packs))
+    for channel in channels:
+        version = policies.version_of(policies.pack_of(sheet, packs, channel))
+        hashed = of_page if channel == SHOP_PAGE else digest(of_page, channel, version)
+        old = before.get((sheet.product_id, channel, sheet.locale))
+        if old is None or old["input_hash"] != hashed:
+            yield _Page(channel, hashed, version, old)
+
+
+def _place(page: _Page) -> int:
+    """Which part of the queue a text stands in, breaches apart."""
+    return 3 if page.before is None else 0 if page.before["input_hash"] == _TAKEN_DOWN else 2
 
 
 def _rescanned(due: Sequence[_Due], day: date, packs: guard.Packs) -> list[_Due]:
     """The queue with the breaches of live texts. Every pack that changed has made its products due."""
-    live = {entry.key: entry for entry in due if entry.is_live}
+    live = {entry.key(page): entry.sheet for entry in due for page in entry.pages if page.is_live}
     if not live:
         return list(due)
     columns = ("title", "description", "bullets", "meta_description", "status")
-    rows = [
-        row | {"certificates": live[key].sheet.certificates, "names": live[key].sheet.names}
-        for row in products.previous("product_copy", day, columns).to_pylist()
-        if row["channel"] == SHOP_PAGE and (key := (row["product_id"], row["locale"])) in live
-    ]
+    rows = []
+    for row in products.previous("product_copy", day, columns).to_pylist():
+        if (sheet := live.get(_key(row))) is None:
+            continue
+        title, body = CHANNEL_FIELDS[row["channel"]]
+        told = {title: row["title"], body: row["description"]}
+        rows.append(row | told | {"certificates": sheet.certificates, "names": sheet.names})
     found: dict[Key, list[guard.Breach]] = {}
-    for (product, _, locale), breaches in guard.rescan(
-        rows, lambda row: policies.pack_of(live[row["product_id"], row["locale"]].sheet, packs)
+    for (product, channel, locale), breaches in guard.rescan(
+        rows, lambda row: policies.pack_of(live[_key(row)], packs, row["channel"])
     ):
         # What policy.toml leaves in a title is the catalogue's own name.
-        mine = [b for b in breaches if b.kind != "banned" or b.field != "title"]
-        if mine:
-            found[product, locale] = mine
-    return [_ranked(entry, found.get(entry.key, ())) for entry in due]
+        of_title = CHANNEL_FIELDS[channel][0]
+        if mine := [b for b in breaches if b.kind != "banned" or b.field != of_title]:
+            found[product, channel, locale] = mine
+    return [_ranked(entry, found) if found else entry for entry in due]
 
 
-def _ranked(entry: _Due, breaches: Sequence[guard.Breach]) -> _Due:
-    if not breaches:
-        return entry
-    said = [breach for breach in breaches if breach.kind not in ("length", "count")]
-    # A text that is too long is no wrong word: it is rewritten early, and stays until then.
-    breach = policies.said(said[0]) if said else ""
-    return replace(entry, breach=breach, rank=(0 if said else 1, *entry.rank[1:]))
+def _ranked(entry: _Due, found: Mapping[Key, Sequence[guard.Breach]]) -> _Due:
+    """A product at the place in the queue that the breaches of its live texts give it."""
+    place, pages = entry.rank[0], []
+    for page in entry.pages:
+        breaches = found.get(entry.key(page), ())
+        # A text that is too long is no wrong word: it is rewritten early, and stays until then.
+        said = [breach for breach in breaches if breach.kind not in ("length", "count")]
+        place = min(place, 0 if said else 1 if breaches else place)
+        pages.append(replace(page, breach=policies.said(said[0])) if said else page)
+    return replace(entry, pages=tuple(pages), rank=(place, *entry.rank[1:]))
 
 
 def _column(catalogue: pa.Table, name: str) -> list[Any]:
@@ -349,19 +413,19 @@ def _bought(day: date) -> dict[str, int]:
     return {row["values"]: row["counts"] for row in counted.to_pylist()}
 
 
-def _told_before(day: date) -> dict[tuple[str, str], dict[str, str]]:
-    """What the live copy says of each attribute, by product and locale."""
-    told: dict[tuple[str, str], dict[str, str]] = {}
+def _told_before(day: date) -> dict[Key, dict[str, str]]:
+    """What the live copy says of each attribute, by text."""
+    told: dict[Key, dict[str, str]] = {}
     columns = ("attribute", "value", "verdict")
     for row in products.previous("copy_claims", day, columns).to_pylist():
-        if row["attribute"] and row["verdict"] == "supported" and row["channel"] == SHOP_PAGE:
-            told.setdefault((row["product_id"], row["locale"]), {})[row["attribute"]] = row["value"]
+        if row["attribute"] and row["verdict"] == "supported":
+            told.setdefault(_key(row), {})[row["attribute"]] = row["value"]
     return told
 
 
-def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
+def _cause(page: _Page, text: Text, told: Mapping[str, str]) -> str:
     """Why the copy was written, with the names of what changed."""
-    old = entry.before
+    old = page.before
     if old is None:
         return "new product"
     if old["status"] == RETIRED:
@@ -376,7 +440,7 @@ def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
     names = [a if a in ("brand", "category") else f"attributes.{a}" for a in changed]
     if old["title"] != (text.title or None):
         names.insert(0, "title")
-    if old["policy_version"] != entry.policy_version:
+    if old["policy_version"] != page.policy_version:
         causes.append("policy changed")
     if old["prompt_version"] != PROMPT_VERSION:
         causes.append("prompt changed")
@@ -391,18 +455,18 @@ def _cause(entry: _Due, text: Text, told: Mapping[str, str]) -> str:
 
 
 def _rows(
-    entry: _Due, text: Text, told: Mapping[str, str], *, provisional: bool
+    written: _Written, page: _Page, text: Text, told: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    sheet = entry.sheet
-    number = (entry.before["version"] + 1) if entry.before else 1
-    cause = _cause(entry, text, told)
+    sheet = written.due.sheet
+    number = (page.before["version"] + 1) if page.before else 1
+    cause = _cause(page, text, told)
     shared = {
         "product_id": sheet.product_id,
-        "channel": SHOP_PAGE,
+        "channel": page.channel,
         "locale": sheet.locale,
         "version": number,
         # What stands in for a writer that was not there is due again.
-        "input_hash": digest(entry.input_hash, "provisional") if provisional else entry.input_hash,
+        "input_hash": digest(page.input_hash, "provisional") if written.provisional else page.input_hash,
         "prompt_version": PROMPT_VERSION,
         "model_name": text.model_name,
         "model_version": text.model_version,
@@ -415,10 +479,10 @@ def _rows(
         # A product of which nothing may be said has no copy to show: a person has to look at it.
         "status": BLOCKED if text.blocked else "published",
         "change_cause": f"{cause}; blocked: {text.blocked}" if text.blocked else cause,
-        "policy_version": entry.policy_version,
+        "policy_version": page.policy_version,
         "free_sentences": text.free,
         "repaired_sentences": text.repaired,
-        "supersedes": number - 1 if entry.before else None,
+        "supersedes": number - 1 if page.before else None,
     }
     claims = [
         shared

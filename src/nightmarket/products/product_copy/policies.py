@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from nightmarket import guard
 from nightmarket.guard.claims import plain_key
+from nightmarket.guard.pack_files import PACKAGED
 from nightmarket.guard.packs import bounded
 from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.warehouse import digest
@@ -56,6 +57,12 @@ def rules_digest(packs: guard.Packs) -> str:
             for rule in packs.rules
         )
     )
+
+
+def channels(packs: guard.Packs) -> tuple[str, ...]:
+    """The channels that a shop wants copy for: its pages, and those that its own packs speak of."""
+    own = {rule.channel for rule in packs.rules if rule.file != PACKAGED}
+    return tuple(channel for channel in guard.CHANNELS if channel == SHOP_PAGE or channel in own)
 
 
 def pack_of(sheet: Sheet, packs: guard.Packs, channel: str = SHOP_PAGE) -> guard.Pack:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nightmarket import guard
+from nightmarket.guard.claims import OWN
 from nightmarket.guard.packs import ANY_FIELD
 from nightmarket.guard.policy import language
 from nightmarket.products.product_copy import policies
@@ -26,7 +27,7 @@ CHANNEL_FIELDS = {
     "search_ad": ("headline", "line"),
 }
 # Where a description is lines that stand each by itself: how many.
-MOST_LINES = {"push": 1, "search_ad": 2}
+MOST_LINES = {"search_ad": 2}
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,29 @@ def compose(
     return replace(text, blocked=_blocked(text))
 
 
+def retold(text: Text, sheet: Sheet, pack: guard.Pack) -> Text:
+    """The text of a shop page on another channel, from the same sentences: what its pack allows and has room for.
+
+    `sheet` is the product's own, not yet held against a pack. In a push message or an ad, which name the product above,
+    sentences that only name it are left out, and where none is left lines of the fact sheet stand.
+    """
+    held = policies.hold(sheet, pack)
+    found: list[Removed] = []
+
+    def allowed(wanted: Iterable[Sentence]) -> list[Sentence]:
+        return [s for w in wanted for s in judge([w.text], held, pack, found, origin=w.origin)]
+
+    kept = allowed(s for s in text.body if pack.channel == "email" or s.told - set(OWN))
+    room = MOST_LINES.get(pack.channel, 1) - len(kept)
+    if pack.channel != "email" and room > 0:
+        told = frozenset().union(*(s.told for s in kept))
+        kept += allowed(line for line in text.lines if not line.told <= told)[:room]
+    # That a sentence is too long for another channel is no fault of it.
+    removed = [*held.removed, *(gone for gone in found if gone.verdict == "banned")]
+    made = compose(held, pack, kept, (), removed)
+    return replace(made, model_name=text.model_name, model_version=text.model_version)
+
+
 def reordered(text: Text, order: Sequence[Sentence]) -> Text:
     """The same sentences in another order."""
     text = replace(text, body=tuple(order))
@@ -246,6 +270,9 @@ def _meta(text: Text) -> str:
 
 def _blocked(text: Text) -> str:
     banned = [gone for gone in text.removed if gone.verdict == "banned"]
+    if not text.title and text.sheet.title:
+        field = CHANNEL_FIELDS[text.pack.channel][0]
+        return f"`{text.sheet.title[:40]}`: no word of it fits into {text.pack.limits.get(field)} characters"
     if not text.title or not text.body:
         of_title = [gone for gone in banned if gone.attribute == "title"]
         said = (of_title if not text.title and of_title else banned)[-1:] or text.removed[-1:]

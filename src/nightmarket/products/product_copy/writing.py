@@ -458,5 +458,8 @@ def _choice(alternatives: Sequence[str]) -> str:
 def own_facts(sheet: Sheet) -> dict[str, str]:
     """The facts that a writer is shown: those that it may tell, for each costs as much as a sentence."""
     shown = {"title": sheet.name, "brand": sheet.brand or "", "category": sheet.leaf or ""}
+    if sheet.details and len(sheet.facts) < 3:
+        # Where a catalogue has titles alone, what else the title says is all there is to tell.
+        shown["details"] = ", ".join(sheet.details)
     told = {label(fact, sheet.locale): fact.value for fact in worth_telling(sheet.facts)}
     return {key: value for key, value in shown.items() if value} | told
