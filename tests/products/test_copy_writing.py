@@ -585,7 +585,7 @@ def test_two_products_with_the_same_words_get_them_in_another_order(
         for row in rows.values()
     }
     assert len(masked) == 3 and all(row["free_sentences"] == 4 for row in rows.values())
-    assert "put in another order, not to read like another product's" in outcome.note
+    assert "told another way, not to read like another product's" in outcome.note
     assert (
         product_copy.make(DAY, "again").rows["product_copy"]
         == product_copy.make(DAY, "more").rows["product_copy"]

@@ -383,6 +383,11 @@ def test_two_hundred_characters_of_title_are_cut_between_words() -> None:
     )
 
 
+def test_a_title_that_shouts_is_quieted_and_its_codes_stay() -> None:
+    sheet = read_sheet(one(title="WALL DÉCOR CHILDREN'S STICKERS 12 PCS", brand=None, attributes=None))
+    assert sheet.title == "Wall Décor Children's Stickers 12 Pcs"
+
+
 @pytest.mark.parametrize(("title", "brand", "name", "details"), [
     ("Paper Mate Gel Pens, Medium (0.7mm), Black, 12 Count", "Paper Mate", "Paper Mate Gel Pens", ["Medium", "0.7mm", "Black", "12 Count"]),
     ("Pack of 4 - Easter Slide Puzzles - Fillers", "Bunny", "Easter Slide Puzzles", ["Pack of 4", "Fillers"]),

@@ -162,7 +162,7 @@ def make(day: date, run_id: str) -> Made:
                 "carried over": len(due) - len(night.written) - len(night.kept),
                 "retired": len(retired),
                 "taken down": len(taken),
-                "put in another order, not to read like another product's": alike["reordered"],
+                "told another way, not to read like another product's": alike["reordered"],
                 "read like another product's": alike["alike"],
             }),
         ),

@@ -80,7 +80,7 @@ def _unshout(title: str) -> str:
             else word.capitalize()
         )
 
-    return re.sub(r"[A-Z]+(?:['’][A-Z]+)?", quiet, title)
+    return re.sub(r"[^\W\d_]+(?:['’][^\W\d_]+)?", quiet, title)
 
 
 def cut(text: str, most: int) -> str:

@@ -1,5 +1,5 @@
-"""Texts of different products that read alike: caught by what is left of them without names and values, and put in
-another order.
+"""Texts of different products that read alike: caught by what is left of them without names and values, and told in
+another order or with another beginning.
 
 Two texts are twins when the sets of their five-word runs overlap to nine tenths or more (Jaccard). Sets that do must share a
 run among the first tenth of each in one order, so only texts that share one there are compared.
@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, permutations
 from math import ceil
 
+from nightmarket import guard
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.products.product_copy.text import Sentence, Text, reordered
-from nightmarket.products.product_copy.writing import turn_of
+from nightmarket.products.product_copy.text import Sentence, Text, faults, fields, judge, reordered
+from nightmarket.products.product_copy.writing import plan, turn_of
 
 ALIKE = 0.9
 WORDS = 5
@@ -52,19 +53,22 @@ class Shelf:
 
 
 def place(text: Text, shelf: Shelf) -> tuple[Text, bool, bool]:
-    """A text on the shelf, its sentences in another order where it would have had a twin; whether it had, and still has.
+    """A text on the shelf, told another way where it would have had a twin; whether it had, and still has.
 
-    Which order comes first is the product's own turn, so the same night makes the same texts.
+    Which way comes first is the product's own turn, so the same night makes the same texts.
     """
     own = runs_of(text.body, text.sheet)
     if not shelf.has_twin(own):
         shelf.add(own)
         return text, False, False
-    for order in _orders(text):
+    for order in islice(_ways(text), MOST_ORDERS):
         runs = runs_of(order, text.sheet)
-        if not shelf.has_twin(runs):
+        if shelf.has_twin(runs):
+            continue
+        other = reordered(text, order)
+        if not faults(fields(other), text.sheet, text.pack):
             shelf.add(runs)
-            return reordered(text, order), True, False
+            return other, True, False
     return text, True, True
 
 
@@ -85,13 +89,32 @@ def _first(runs: frozenset[int]) -> list[int]:
     return sorted(runs)[: len(runs) - ceil(ALIKE * len(runs)) + 1]
 
 
-def _orders(text: Text) -> Iterator[list[Sentence]]:
+def _ways(text: Text) -> Iterator[list[Sentence]]:
+    """Other ways to tell a text: other orders; then, where a house phrasing begins it, other beginnings in any order."""
+    yield from _orders(text.body, text.sheet)
+    if not text.body or text.body[0].origin == "free":
+        return
+    first, *others = text.body
+    for lead in plan(text.sheet, [], text.pack).lead.alternatives:
+        # A phrasing of two sentences begins no text that had one: what follows would be told twice.
+        judged = judge([lead], text.sheet, text.pack, [], origin=first.origin)
+        if (
+            judged
+            and lead != first.text
+            and len(guard.sentences(lead)) == 1
+            and {"name", "title"} & first.told
+        ):
+            yield [*judged, *others]
+            yield from _orders([*judged, *others], text.sheet)
+
+
+def _orders(told: Sequence[Sentence], sheet: Sheet) -> Iterator[list[Sentence]]:
     """Other orders of the sentences between the first, which names the product, and an invitation at the end."""
-    body = list(text.body)
+    body = list(told)
     front = next((n + 1 for n, s in enumerate(body) if {"name", "title"} & s.told), 1)
     back = len(body) - 1 if len(body) > front and not body[-1].told else len(body)
     middle = body[front:back]
-    orders = list(islice(permutations(middle), 1, MOST_ORDERS))
-    start = turn_of(text.sheet) % len(orders) if orders else 0
+    orders = list(islice(permutations(middle), 1, MOST_ORDERS // 4))
+    start = turn_of(sheet) % len(orders) if orders else 0
     for order in [*orders[start:], *orders[:start]]:
         yield [*body[:front], *order, *body[back:]]
