@@ -185,13 +185,7 @@ def _encode(texts: list[str]) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _serving(state: Path, day: date | None) -> Serving:
     """`state` keeps answers of two homes apart."""
-    ranked = sorted(
-        (v for v in tracking.versions(TASK) if {"champion", "previous"} & set(v.aliases)),
-        key=lambda v: "champion" not in v.aliases,
-    )
-    if day is None:
-        ranked = [v for v in ranked if "champion" in v.aliases]
-    held = next((v for v in ranked if day is None or v.tags.get("day", "") < day.isoformat()), None)
+    held = tracking.serving(TASK, day)
     if held is None:
         return Serving(MINILM.name, MINILM.digest, MINILM.digest, None)
     return Serving(f"nightmarket.{TASK}", held.version, _about(held.path)["sha256"][:12], held.path)

@@ -32,6 +32,9 @@ DAGS = (
 )  # fmt: skip
 """The DAGs of a night in the order in which one process runs them."""
 
+WHEN_ASKED = ("finetune_writer",)
+"""DAGs that are part of no night, and run in one process when they are named."""
+
 AFTER: Mapping[str, tuple[str, ...]] = {
     "build_warehouse": (),
     "finetune_models": ("build_warehouse",),
@@ -39,6 +42,7 @@ AFTER: Mapping[str, tuple[str, ...]] = {
     "refresh_recommendations": ("build_warehouse", "finetune_models"),
     "refresh_product_copy": ("build_warehouse",),
     "finetune_encoder": ("build_warehouse",),
+    "finetune_writer": (),
 }
 """Which DAGs must have succeeded before one can begin; the assets say the same to Airflow."""
 
@@ -115,7 +119,7 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
     """The steps of each DAG in order, each a function of the day, and of the run's id where it takes one."""
     from nightmarket import landing, products, quality, transform
     from nightmarket.products import product_copy, profiles, recommendations
-    from nightmarket.training import finetune, finetune_encoder
+    from nightmarket.training import finetune, finetune_encoder, finetune_writer
 
     def loop(module: object) -> dict[str, Callable[..., Outcome]]:
         product: products.Product = module.PRODUCT  # type: ignore[attr-defined]
@@ -148,6 +152,11 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
             "train": finetune_encoder.train,
             "promote": finetune_encoder.promote,
         },
+        "finetune_writer": {
+            "build_examples": finetune_writer.build_examples,
+            "train": finetune_writer.train,
+            "promote": finetune_writer.promote,
+        },
     }
 
 
@@ -161,10 +170,12 @@ def run(day: date, only: Sequence[str], tell: Callable[[str, str, str, float, Ou
     Raises:
         NightFailed: `only` names something that is no DAG.
     """
-    unknown = sorted(set(only) - set(DAGS))
+    unknown = sorted({*only} - {*DAGS, *WHEN_ASKED})
     if unknown:
-        raise NightFailed(f"There is no DAG {', '.join(unknown)}. The DAGs are {', '.join(DAGS)}.")
-    wanted = [dag for dag in DAGS if not only or dag in only]
+        raise NightFailed(
+            f"There is no DAG {', '.join(unknown)}. The DAGs are {', '.join((*DAGS, *WHEN_ASKED))}."
+        )
+    wanted = [dag for dag in (*DAGS, *WHEN_ASKED) if dag in (only or DAGS)]
     run_id = f"run__{day}__{datetime.now(UTC):%Y%m%dT%H%M%S}"
     report, todo = Report(day), steps()
     for dag in wanted:

@@ -76,6 +76,23 @@ class Settings(BaseSettings):
         256, ge=50, description="Products that the trial of a tuned encoder ranks at most."
     )
 
+    writer_steps: int = Field(
+        48,
+        ge=1,
+        description="Steps of tuning the writer on pairs of facts and text (10 to 15 s each on two cores).",
+    )
+    writer_pretrain_steps: int = Field(
+        6, ge=0, description="Steps of reading the shop's texts on before that (some 8 s each)."
+    )
+    writer_parts: int = Field(1, ge=1, description="Micro-batches of 8 pairs whose gradients make one step.")
+    writer_trial_products: int = Field(
+        40, ge=4, description="Held-out products that the trial of a tuned writer writes about at most."
+    )
+    writer_schedule: str = Field(
+        "0 6 * * 0",
+        description="Cron (UTC) of finetune_writer, once it is unpaused; empty: only when asked.",
+    )
+
     copy_products_per_night: int = Field(
         60, ge=0, description="Products whose copy may be written in a night."
     )

@@ -127,6 +127,19 @@ def champion(task: str) -> Champion | None:
     return _with_alias(task, "champion")
 
 
+def serving(task: str, day: date | None) -> Version | None:
+    """The version that served a task when `day` began; None as day: the one that serves now; None: nobody did.
+
+    What was trained for a day serves from the next one on, so whatever runs beside that training, and a second run of the
+    day, uses what the first run used.
+    """
+    if day is None:
+        return champion(task)
+    held = [v for v in versions(task) if {"champion", "previous"} & set(v.aliases)]
+    held.sort(key=lambda v: "champion" not in v.aliases)
+    return next((v for v in held if v.tags.get("day", "") < day.isoformat()), None)
+
+
 def challenger(task: str) -> Version | None:
     """The version that waits for the gate's verdict or was refused by it, or None."""
     return _with_alias(task, "challenger")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nightmarket.night import AFTER, DAGS
+from nightmarket.night import AFTER, DAGS, WHEN_ASKED
 from tests.dags.conftest import ROOT, dag_bag
 
 FILES = sorted((ROOT / "dags").glob("*.py"))
@@ -26,8 +26,9 @@ def dags(dag_home: Path, airflow_database: None) -> dict:
 def test_the_files_give_the_dags_of_a_night_and_the_one_between_two_each_named_as_its_file(
     dags: dict,
 ) -> None:
-    assert {path.stem for path in FILES} == {*DAGS, "follow_events"}
-    assert set(dags) == {*DAGS, "follow_events"}
+    assert WHEN_ASKED == ("finetune_writer",)
+    assert {path.stem for path in FILES} == {*DAGS, *WHEN_ASKED, "follow_events"}
+    assert set(dags) == {*DAGS, *WHEN_ASKED, "follow_events"}
     assert all(Path(dag.fileloc).stem == dag_id for dag_id, dag in dags.items())
 
 
@@ -88,7 +89,7 @@ def test_every_outlet_has_one_producer_and_every_schedule_waits_for_assets_that_
         for task in dag.tasks:
             for asset in task.outlets:
                 makers.setdefault(asset.name, []).append(f"{dag.dag_id}.{task.task_id}")
-    assert len(makers) == 18
+    assert len(makers) == 19
     assert all(len(who) == 1 for who in makers.values()), makers
     after: dict[str, set[str]] = {}
     for dag in dags.values():
@@ -101,18 +102,19 @@ def test_every_outlet_has_one_producer_and_every_schedule_waits_for_assets_that_
 
 
 def test_an_outlet_stands_on_the_last_task_of_its_dag_so_that_only_checked_data_goes_on(dags: dict) -> None:
-    for dag_id in DAGS:
+    for dag_id in (*DAGS, *WHEN_ASKED):
         assert {t.task_id for t in dags[dag_id].tasks if t.outlets} == {
             t.task_id for t in dags[dag_id].leaves if not t.task_id.startswith("dbt.")
         }
 
 
-def test_only_the_root_of_the_night_has_a_schedule_of_its_own_and_its_partition_is_a_day(dags: dict) -> None:
+def test_of_a_night_only_its_root_has_a_schedule_of_its_own_and_its_partition_is_a_day(dags: dict) -> None:
     from datetime import UTC, datetime
 
     partitioned = {dag_id: type(dag.timetable).__name__ for dag_id, dag in dags.items()}
     assert partitioned.pop("build_warehouse") == "CronPartitionTimetable"
     assert partitioned.pop("follow_events") == "CronTriggerTimetable"
+    assert partitioned.pop("finetune_writer") == "CronPartitionTimetable"
     assert set(partitioned.values()) == {"PartitionedAssetTimetable"}
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -146,6 +148,8 @@ def test_what_writes_the_warehouse_takes_turns_in_a_pool_of_one_slot(dags: dict)
 def test_what_runs_between_two_nights_is_paused_until_somebody_asks_and_starts_nothing_of_a_night(
     dags: dict,
 ) -> None:
+    assert dags["finetune_writer"].is_paused_upon_creation is True
+    assert str(dags["finetune_writer"].timetable.expression) == "0 6 * * 0"
     follow = dags["follow_events"]
     assert follow.is_paused_upon_creation is True
     assert [task.task_id for task in follow.topological_sort()] == ["look", "follow"]

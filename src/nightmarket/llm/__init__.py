@@ -6,15 +6,22 @@ OpenAI-compatible server). Every reply is kept by the digest of model, prompt an
 buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard`), how much is written (`products`).
 """
 
+from datetime import date
+from functools import partial
+
+from nightmarket import tracking
 from nightmarket.errors import SettingMissing
+from nightmarket.llm import tuned
 from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
 from nightmarket.llm.endpoint import EndpointGenerator
-from nightmarket.llm.local import SMOLLM2, LocalGenerator
+from nightmarket.llm.local import SMOLLM2, Champion, LocalGenerator
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.settings import get_settings
 
 __all__ = [
     "SMOLLM2",
+    "TASK",
+    "Champion",
     "EndpointGenerator",
     "Failure",
     "Generator",
@@ -28,20 +35,27 @@ __all__ = [
     "open_generator",
 ]
 
+TASK = "writer"
 
-def open_generator() -> LocalGenerator | EndpointGenerator:
-    """The writer of this process by `Settings`, with the shop's store of replies.
+
+def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerator:
+    """The writer by `Settings`, with the shop's store of replies: here the champion of `nightmarket.writer`, where there is
+    one, else the packaged weights; or an endpoint.
 
     Nothing is loaded, verified or called before the first reply that is not in the store. An endpoint's deadline counts
     from here.
 
+    Args:
+        day: the champion is the one that served when this day began; None: the one that serves now.
+
     Raises:
+        ModelRefused: the champion belongs to other packaged weights.
         SettingMissing: an endpoint is wanted, and a setting it needs is missing or cannot be used; names it.
     """
     settings = get_settings()
     store = settings.state / "llm" / "replies.sqlite"
     if settings.generator == "local":
-        return LocalGenerator(store=store, threads=settings.threads)
+        return LocalGenerator(store=store, threads=settings.threads, champion=_champion(day))
     for name in ("endpoint_url", "endpoint_model"):
         if not getattr(settings, name):
             raise SettingMissing(
@@ -68,3 +82,11 @@ def open_generator() -> LocalGenerator | EndpointGenerator:
         ),
         insecure=settings.endpoint_insecure,
     )
+
+
+def _champion(day: date | None) -> Champion | None:
+    held = tracking.serving(TASK, day)
+    if held is None:
+        return None
+    name = f"nightmarket.{TASK}"
+    return Champion(name, held.version, tuned.version(held.path), partial(tuned.located, held.path))

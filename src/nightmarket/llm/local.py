@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,10 +32,22 @@ SMOLLM2 = Weights(
 CONTEXT_TOKENS = 4096
 
 
+@dataclass(frozen=True)
+class Champion:
+    """A tuned writer: how rows name it, what its replies are stored by, and where its verified GGUF is once it is needed."""
+
+    name: str
+    version: str
+    digest: str
+    locate: Callable[[], Path]
+
+
 class LocalGenerator:
     """Weights in GGUF form, run by llama.cpp in this process; a context manager that gives the memory back."""
 
     languages = frozenset({"en"})
+    free: bool
+    """Whether it was tuned to write about products in its own words; the packaged weights invent what they do not know."""
 
     def __init__(
         self,
@@ -42,13 +56,19 @@ class LocalGenerator:
         threads: int = 1,
         path: Path | None = None,
         weights: Weights = SMOLLM2,
+        champion: Champion | None = None,
     ) -> None:
-        """`path` replaces the packaged file by another GGUF, which must have the digest `weights.sha256`."""
-        self.name = weights.name
-        self.version = weights.digest
+        """`path` replaces the packaged file by another GGUF, which must have the digest `weights.sha256`.
+
+        Args:
+            champion: a tuned writer instead of the packaged one.
+        """
+        self.name = champion.name if champion else weights.name
+        self.version = champion.version if champion else weights.digest
+        self.free = champion is not None
         self.spent = Spent()
-        self._weights = weights
-        self._path = path
+        self._key = champion.digest if champion else weights.digest
+        self._locate = champion.locate if champion else partial(_located, path, weights)
         self._threads = threads
         self._store = ReplyStore(store) if store else None
         self._server: Any = None
@@ -78,7 +98,7 @@ class LocalGenerator:
         """
         outcomes: list[Reply | Failure] = []
         for number, request in enumerate(requests):
-            key = digest(self.version, request)
+            key = digest(self._key, request)
             reply = self._store.find(key) if self._store else None
             if reply is None:
                 try:
@@ -159,10 +179,7 @@ class LocalGenerator:
     def _load(self) -> Any:
         import xllamacpp
 
-        if self._path is None:
-            path = self._weights.verify()
-        else:
-            path = verify(self._path, self._weights.sha256, name=self.name)
+        path = self._locate()
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx = CONTEXT_TOKENS
@@ -177,3 +194,7 @@ class LocalGenerator:
         params.ui = False
         log.info("loading %s with %d thread(s)", self.name, self._threads)
         return xllamacpp.Server(params)
+
+
+def _located(path: Path | None, weights: Weights) -> Path:
+    return weights.verify() if path is None else verify(path, weights.sha256, name=weights.name)

@@ -39,6 +39,9 @@ class Objective:
         held_out: the same losses on what is never trained on.
         parameters: what learns, by name, and its learning rate.
         learning: told whether dropout is wanted.
+        parts: micro-batches whose gradients make a step; `losses` is called with `step * parts + part`.
+        looks: how often the held-out losses are looked at, beside the look before the first step.
+        patience: steps end after so many looks in a row without a better sum of held-out losses; None: never.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Objective:
     parameters: Mapping[str, tuple[Any, float]]
     learning: Callable[[bool], None]
     seed: int
+    parts: int = 1
+    looks: int = HELD_OUT_LOOKS
+    patience: int | None = None
 
 
 def descend(objective: Objective, checkpoint: Path | None) -> Curves:
@@ -67,7 +73,9 @@ def descend(objective: Objective, checkpoint: Path | None) -> Curves:
         betas=(0.9, 0.98), weight_decay=0.01,
     )  # fmt: skip
     done, curves = _load(objective, checkpoint, parameters, optimiser)
-    every = max(objective.steps // HELD_OUT_LOOKS, 1)
+    if done and _is_spent(objective, curves):
+        return curves
+    every = max(objective.steps // objective.looks, 1)
     if done == 0:
         _look(objective, curves, 0)
     began = time.perf_counter()
@@ -78,25 +86,44 @@ def descend(objective: Objective, checkpoint: Path | None) -> Curves:
         with torch.random.fork_rng(devices=[]):
             # Seeded anew each step: a resumed training draws what an uninterrupted one would have drawn.
             torch.manual_seed(objective.seed * 100_003 + step)
-            losses = objective.losses(step)
             optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()
+            losses: dict[str, Tensor] = {}
+            for part in range(objective.parts):
+                some = objective.losses(step * objective.parts + part)
+                (torch.stack(list(some.values())).sum() / objective.parts).backward()
+                for name, loss in some.items():
+                    losses[name] = losses.get(name, 0) + loss.detach() / objective.parts
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
         for name, loss in losses.items():
-            curves.setdefault(f"{objective.name}.{name}.train", []).append((step + 1, float(loss.detach())))
+            curves.setdefault(f"{objective.name}.{name}.train", []).append((step + 1, float(loss)))
         last = step + 1 == objective.steps
         if (step + 1) % every == 0 or last:
             _look(objective, curves, step + 1)
-            told = ", ".join(f"{n} {float(v.detach()):.3f}" for n, v in losses.items())
+            last = last or _is_spent(objective, curves)
+            told = ", ".join(f"{n} {float(v):.3f}" for n, v in losses.items())
             log.info(
                 "%s: step %d of %d, %s, %.1f s", objective.name, step + 1, objective.steps, told,
                 time.perf_counter() - began,
             )  # fmt: skip
         if checkpoint is not None and ((step + 1) % CHECKPOINT_STEPS == 0 or last):
             _save(objective, checkpoint, parameters, optimiser, step + 1, curves)
+        if last:
+            break
     objective.learning(False)
     return curves
+
+
+def _is_spent(objective: Objective, curves: Curves) -> bool:
+    """Whether the held-out losses stopped falling, so often that the objective's patience is over."""
+    if objective.patience is None:
+        return False
+    looks = [
+        p for name, p in curves.items() if name.startswith(objective.name) and name.endswith(".held_out")
+    ]
+    sums = [sum(values) for values in zip(*([v for _, v in p] for p in looks), strict=True)]
+    since = len(sums) - 1 - min(range(len(sums)), key=sums.__getitem__)
+    return since >= objective.patience
 
 
 def _look(objective: Objective, curves: Curves, step: int) -> None:

@@ -1,0 +1,200 @@
+"""A champion writer: adapters of the packaged weights on disk, and the GGUF that llama.cpp serves of both.
+
+A version is 20 MB of low-rank adapters and a page that says whose they are. Before it serves, adapters and packaged weights
+become one GGUF (8-bit blocks, 145 MB), made once a home by numpy alone; it may be deleted. Not here: how adapters are
+learnt (training.writer), and how a GGUF is run (`local`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nightmarket.errors import ModelRefused
+from nightmarket.llm.asked import Message, Request
+from nightmarket.llm.local import SMOLLM2, Champion, LocalGenerator
+from nightmarket.settings import get_settings
+from nightmarket.weights import verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+ADAPTERS = "adapters.safetensors"
+ABOUT = "writer.json"
+# Raise it when code here makes another GGUF of the same adapters.
+EXPORT = "1"
+_HEADS = {"self_attn.q_proj": 9, "self_attn.k_proj": 3}
+_NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}  # fmt: skip
+_ADAPTER = re.compile(r"model\.layers\.(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
+
+
+def write(folder: Path, adapters: Mapping[str, np.ndarray], *, scale: float) -> None:
+    """Write a tuned version: for each linear layer its two matrices, `model.layers.N.<layer>.lora_A.weight` and `_B`."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({n: np.ascontiguousarray(a, np.float32) for n, a in adapters.items()}, folder / ADAPTERS)
+    about = {
+        "base": SMOLLM2.name, "base_sha256": SMOLLM2.sha256, "scale": scale,
+        "sha256": hashlib.sha256((folder / ADAPTERS).read_bytes()).hexdigest(),
+    }  # fmt: skip
+    (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What `write` said of a version.
+
+    Raises:
+        ModelRefused: it is no tuned writer, or one of other packaged weights.
+    """
+    try:
+        told = dict(json.loads((folder / ABOUT).read_text()))
+    except (FileNotFoundError, ValueError) as error:
+        raise ModelRefused(
+            f"{folder} holds no tuned writer: {error}. Go back to the one before: nightmarket rollback writer"
+        ) from error
+    if told.get("base_sha256") != SMOLLM2.sha256:
+        raise ModelRefused(
+            f"The tuned writer in {folder} belongs to other packaged weights ({str(told.get('base_sha256'))[:12]}, here "
+            f"{SMOLLM2.digest}). Train it again: nightmarket run --only finetune_writer"
+        )
+    return told
+
+
+def version(folder: Path) -> str:
+    """What a tuned writer's replies are stored by: a digest of its adapters and of how they are exported."""
+    return hashlib.sha256(f"{about(folder)['sha256']} {EXPORT}".encode()).hexdigest()[:12]
+
+
+def located(folder: Path) -> Path:
+    """The verified GGUF of a tuned writer, made where the home has none yet (some 10 s).
+
+    A kill or a full disk leaves no half file.
+
+    Raises:
+        ModelRefused: adapters or packaged weights are not what they should be, or there is no room for the file.
+    """
+    told = about(folder)
+    models = get_settings().home.expanduser().resolve() / "models"
+    path = models / f"writer-{version(folder)}.gguf"
+    note = path.with_suffix(".json")
+    if not (path.exists() and note.exists()):
+        adapters = verify(folder / ADAPTERS, told["sha256"], name="the tuned writer")
+        models.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}.new")
+        try:
+            _export(adapters, float(told["scale"]), scratch)
+            with scratch.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            scratch.replace(path)
+            note.write_text(json.dumps({"sha256": digest}))
+        except OSError as error:
+            raise ModelRefused(
+                f"The tuned writer could not be exported to {models}: {error}. It needs 150 MB there; the writer that "
+                f"served before keeps serving once you go back to it: nightmarket rollback writer"
+            ) from error
+        finally:
+            scratch.unlink(missing_ok=True)
+    return verify(path, json.loads(note.read_text())["sha256"], name="the exported writer")
+
+
+def _export(adapters: Path, scale: float, target: Path) -> None:
+    """Packaged weights plus `scale * B @ A` of each adapter, in 8-bit blocks; everything else as it was."""
+    import gguf
+    from safetensors.numpy import load_file
+
+    pairs: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for name, numbers in load_file(adapters).items():
+        found = _ADAPTER.fullmatch(name)
+        if found is None or found[2] not in _NAMES:
+            raise ModelRefused(f"{adapters} holds `{name}`, which is no adapter of {SMOLLM2.name}.")
+        pairs.setdefault((found[1], found[2]), {})[found[3]] = numbers
+    log.info("exporting a tuned writer (%d adapters)", len(pairs))
+    deltas = {}
+    for (layer, part), two in pairs.items():
+        delta = scale * (two["B"] @ two["A"])
+        if heads := _HEADS.get(part):
+            # llama.cpp keeps the halves of a rotary head interleaved, transformers one behind the other.
+            delta = delta.reshape(heads, 2, -1, delta.shape[1]).swapaxes(1, 2).reshape(delta.shape)
+        deltas[f"blk.{layer}.{_NAMES[part]}.weight"] = delta
+    reader = gguf.GGUFReader(str(SMOLLM2.verify()))
+    writer = gguf.GGUFWriter(str(target), "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type"):
+            continue
+        kind = field.types[0]
+        inner = field.types[1] if kind == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, inner)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    eight = gguf.GGMLQuantizationType.Q8_0
+    for tensor in reader.tensors:
+        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if tensor.name in deltas:
+            numbers = numbers + deltas.pop(tensor.name)
+        if numbers.ndim == 1:
+            writer.add_tensor(tensor.name, numbers)
+        else:
+            packed = gguf.quants.quantize(numbers, eight)
+            writer.add_tensor(tensor.name, packed, raw_dtype=eight)
+    if deltas:
+        raise ModelRefused(
+            f"{SMOLLM2.name} has no layer {sorted(deltas)[0]}, which the tuned writer changes."
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def packaged_tensors() -> Iterator[tuple[str, np.ndarray]]:
+    """The packaged weights as fp32, by the names and in the order of rotary halves that transformers has."""
+    import gguf
+
+    parts = {theirs: ours for ours, theirs in _NAMES.items()} | {
+        "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+    }  # fmt: skip
+    for tensor in gguf.GGUFReader(str(SMOLLM2.verify())).tensors:
+        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor.name)
+        if found is None:
+            yield {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}[tensor.name], numbers  # fmt: skip
+            continue
+        part = parts[found[2]]
+        if heads := _HEADS.get(part):
+            numbers = numbers.reshape(heads, -1, 2, numbers.shape[1]).swapaxes(1, 2).reshape(numbers.shape)
+        yield f"model.layers.{found[1]}.{part}.weight", numbers
+
+
+class _Door:
+    """A tuned writer behind a frame, for whoever serves models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """For each row of `prompt` what the writer says."""
+        import pandas as pd
+
+        served = Champion("nightmarket.writer", "", version(self.folder), partial(located, self.folder))
+        with LocalGenerator(champion=served) as generator:
+            replies = generator.generate([Request((Message("user", str(p)),)) for p in frame["prompt"]])
+        return pd.DataFrame({"text": [reply.text for reply in replies]})
+
+
+def _load_pyfunc(path: str) -> _Door:
+    """MLflow's door to a registered writer."""
+    return _Door(Path(path))

@@ -1,0 +1,207 @@
+"""Facts beside texts: what a writer is tuned on, frozen for a day and split by product.
+
+A pair is a product's facts as a live request shows them and a description that says them: sentences of the house in an
+order of their own, with those of the shop's own sentences that its facts bear. Every sentence was held against the facts,
+so nothing unsupported is learnt. Products that are nearly the same are on one side. Not here: the network (writer),
+checking texts that a writer made (products.product_copy).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nightmarket import guard, lake
+from nightmarket.guard.claims import OWN
+from nightmarket.products.product_copy import writing
+from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.sheet import Sheet
+from nightmarket.prompts import render
+from nightmarket.training.passages import sentences
+
+NAME = "writing_pairs"
+SIDES = ("train", "validation", "test")
+# Of ten groups of near-duplicates one is looked at while tuning, and one judges once.
+_TENTHS = {0: "test", 1: "validation"}
+MOST_PRODUCTS = 1_200
+"""Products whose pairs are frozen at most: more than a training's steps can see."""
+TEXTS_A_PRODUCT = 2
+OWN_SENTENCES = 2
+"""Sentences of the shop's own description that a text takes at most."""
+_MASK = [
+    "a",
+    "an",
+    "the",
+    "of",
+    "for",
+    "with",
+    "and",
+    "or",
+    "in",
+    "to",
+    "set",
+    "pack",
+    "piece",
+    "pieces",
+    "count",
+    "pcs",
+    "black",
+    "white",
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "pink",
+    "purple",
+    "grey",
+    "gray",
+    "brown",
+    "orange",
+    "silver",
+    "gold",
+    "small",
+    "medium",
+    "large",
+    "mini",
+    "xl",
+    "xs",
+    "new",
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is asked (the prompt's turns) and what a good answer is; `side` is one of `SIDES`."""
+
+    product_id: str
+    side: str
+    messages: tuple[tuple[str, str], ...]
+    text: str
+
+
+def freeze(day: date, *, seed: int, languages: frozenset[str]) -> tuple[lake.Manifest, bool]:
+    """Write the day's pairs into the lake; says whether they are new."""
+    rows = [
+        {"product_id": p.product_id, "side": p.side, "messages": json.dumps(p.messages, ensure_ascii=False), "text": p.text}
+        for p in made(lake.read("products", day), seed=seed, languages=languages)
+    ]  # fmt: skip
+    schema = pa.schema([(name, pa.string()) for name in ("product_id", "side", "messages", "text")])
+    before = lake.manifest(NAME, day)
+    lake.write(NAME, day, pa.Table.from_pylist(rows, schema=schema), key=("product_id", "text"))
+    manifest = lake.require(NAME, day)
+    return manifest, before is None or before.content_hash != manifest.content_hash
+
+
+def load(day: date) -> list[Pair]:
+    """The pairs that `freeze` wrote for a day."""
+    return [
+        Pair(
+            row["product_id"],
+            row["side"],
+            tuple((role, text) for role, text in json.loads(row["messages"])),
+            row["text"],
+        )
+        for row in lake.read(NAME, day).to_pylist()
+    ]
+
+
+def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pair]:
+    """Pairs of the products that have facts to tell in a language of the writer, at most `MOST_PRODUCTS` of them."""
+    found: list[Pair] = []
+    seen: set[str] = set()
+    for row, sheet in sheets(products, languages):
+        side = side_of(sheet)
+        random = np.random.default_rng(
+            [seed, int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)]
+        )
+        prompt = tuple(
+            (m.role, m.content) for m in render("product_copy", writing.own_facts(sheet), sheet.locale)
+        )
+        for _ in range(TEXTS_A_PRODUCT if side == "train" else 1):
+            text = told(sheet, row.get("description"), random)
+            # A text that two products share would stand on both sides.
+            if text and text not in seen:
+                seen.add(text)
+                found.append(Pair(sheet.product_id, side, prompt, text))
+    return found
+
+
+def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict[str, Any], Sheet]]:
+    """Products with their sheets, in an order that a digest of their ids gives, where there is something to tell."""
+    wanted = [
+        c
+        for c in ("product_id", "title", "brand", "category", "attributes", "status", "locale", "description")
+        if c in products.column_names
+    ]
+    ids = products["product_id"].to_pylist()
+    drawn = sorted(range(len(ids)), key=lambda n: hashlib.sha256(str(ids[n]).encode()).digest())
+    count = 0
+    for row in products.select(wanted).take(pa.array(drawn, pa.int64())).to_pylist():
+        if count == MOST_PRODUCTS:
+            return
+        sheet = read_sheet(row)
+        if sheet.locale.split("-")[0].lower() not in languages or not sheet.name:
+            continue
+        count += 1
+        yield row, sheet
+
+
+def told(sheet: Sheet, description: str | None, random: np.random.Generator) -> str:
+    """One description: a lead, the facts in an order and phrasing that `random` draws, sentences of the shop, an end."""
+    plan = writing.plan(sheet, [])
+    if not plan.body:
+        return ""
+
+    def drawn(part: writing.Part) -> str:
+        return part.alternatives[int(random.integers(len(part.alternatives)))]
+
+    body = [drawn(part) for part in plan.body]
+    body += own_sentences(sheet, description)
+    body = [body[n] for n in random.permutation(len(body))]
+    parts = [drawn(plan.lead), *body, drawn(plan.end)]
+    joint = "" if sheet.locale.startswith("zh") else " "
+    return joint.join(dict.fromkeys(part for part in parts if part))
+
+
+def own_sentences(sheet: Sheet, description: str | None) -> list[str]:
+    """Sentences of the shop's own description that say something, and nothing that the facts do not bear."""
+    kept = []
+    for sentence in sentences(description):
+        if not sentence[-1:] or sentence[-1] not in ".!?。！？" or not sentence[:1].isupper():
+            continue
+        claims = guard.claims(sentence, sheet.evidence, sheet.locale)
+        if all(c.verdict == "supported" for c in claims) and any(
+            c.attribute and c.attribute not in OWN for c in claims
+        ):
+            kept.append(sentence)
+    return kept[:OWN_SENTENCES]
+
+
+def side_of(sheet: Sheet) -> str:
+    """On which side a product is: decided by its brand and the first words of its name that say what it is.
+
+    Colours, sizes and numbers are not among them, so variants of a product are on one side.
+    """
+    words = [
+        w for w in re.findall(r"[^\W\d_]+", f"{sheet.brand or ''} {sheet.name}".lower()) if w not in _MASK
+    ]
+    group = " ".join(dict.fromkeys(words[:5])) or sheet.product_id
+    return _TENTHS.get(int(hashlib.sha256(f"side\x1f{group}".encode()).hexdigest()[:8], 16) % 10, "train")
+
+
+def on(side: str, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of one side, in their order."""
+    return [pair for pair in pairs if pair.side == side]
+
+
+def counts(pairs: Sequence[Pair]) -> Mapping[str, int]:
+    """Pairs by side."""
+    return {side: len(on(side, pairs)) for side in SIDES}

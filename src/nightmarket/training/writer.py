@@ -1,0 +1,281 @@
+"""The packaged writer opened for tuning: frozen weights with low-rank adapters beside every linear layer.
+
+LoRA (Hu et al. 2021) through peft: 4.9 of 134.5 million numbers learn, and a tuned version is those numbers (20 MB). First
+the shop's texts are read on (next token, packed blocks), then pairs of facts and text (loss on the text alone; the head of
+49,152 words is only asked where a word of the text is due). Not here: pairs and texts (pairs, passages), steps and
+checkpoints (stepping), what serves (llm.tuned).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightmarket import warehouse
+from nightmarket.llm import tuned
+from nightmarket.llm.local import SMOLLM2
+from nightmarket.settings import get_settings
+from nightmarket.training.pairs import Pair
+from nightmarket.training.stepping import Curves, Objective, descend
+from nightmarket.weights import verify
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANK = 16
+ALPHA = 32
+RATE = 4e-4
+BATCH = 8
+"""Pairs a micro-batch; of neighbours in length, so that little is padding."""
+BLOCK = 128
+"""Tokens of a packed block of texts; a step of pre-training reads `BLOCKS` of them."""
+BLOCKS = 4
+LONGEST = 320
+"""Tokens of a pair that are read: longer ones lose the end of their text."""
+HELD_OUT = 48
+"""Pairs of the validation side that are looked at, and as many of the test side that judge."""
+PATIENCE = 2
+LOOKS = 6
+SHAPE: Mapping[str, Any] = {
+    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}, "tie_word_embeddings": True, "bos_token_id": 1,
+    "eos_token_id": 2, "pad_token_id": 2,
+}  # fmt: skip
+"""What the metadata of the pinned file says of its network."""
+_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A tokenizer, and a network with adapters that learn."""
+
+    tokenizer: Any
+    network: Any
+
+    def adapters(self) -> dict[str, Any]:
+        """What learns, by the name it is saved under."""
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def learning(self, yes: bool) -> None:
+        """Whether dropout is on."""
+        self.network.train(yes)
+
+    def loss(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
+        """Mean loss in nats a token of `asked` (rows x places, bool): each from all that stand before it in its row."""
+        import torch.nn.functional as F
+
+        causal = self.network.base_model.model
+        states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        due = asked[:, 1:]
+        guessed = causal.lm_head(states[:, :-1][due])
+        return F.cross_entropy(guessed.float(), ids[:, 1:][due])
+
+    def losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """The mean loss a token of each pair's text, without learning."""
+        import torch
+
+        self.learning(False)
+        found = []
+        with torch.no_grad():
+            for pair in pairs:
+                found.append(float(self.loss(*self._batch([self._coded(pair)]))))
+        return np.array(found, np.float64)
+
+    def base_losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """The same of the weights as they came, without the adapters."""
+        with self.network.disable_adapter():
+            return self.losses_of(pairs)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapters alone, as `llm.tuned` reads them."""
+        adapters = {
+            name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().numpy()
+            for name, p in self.adapters().items()
+        }
+        tuned.write(folder, adapters, scale=ALPHA / RANK)
+
+    def _coded(self, pair: Pair) -> tuple[list[int], int]:
+        """Tokens of a pair, and how many of them are the prompt's."""
+        turns = [{"role": role, "content": text} for role, text in pair.messages]
+        asked = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        prompt = self.tokenizer(asked, add_special_tokens=False)["input_ids"]
+        text = self.tokenizer(pair.text, add_special_tokens=False)["input_ids"]
+        return [*prompt, *text, self.tokenizer.eos_token_id][:LONGEST], len(prompt)
+
+    def _batch(self, coded: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Tensor]:
+        import torch
+
+        length = max(len(ids) for ids, _ in coded)
+        ids = torch.full((len(coded), length), self.tokenizer.eos_token_id)
+        mask, asked = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for row, (tokens, prompt) in enumerate(coded):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+            asked[row, prompt : len(tokens)] = True
+        return ids, mask, asked
+
+
+def open_packaged(seed: int) -> Writer:
+    """The packaged writer with fresh adapters: before the first step it writes what it wrote without them.
+
+    Raises:
+        ModelRefused: the packaged weights, or their copy in the home, do not have the digest they should have.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = materialised()
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(get_settings().threads)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    network = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=RANK, lora_alpha=ALPHA, target_modules=list(_LAYERS), lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
+        return Writer(tokenizer, get_peft_model(network, config))
+
+
+def materialised() -> Path:
+    """The packaged GGUF as the safetensors that a training opens, made once a home (538 MB, some 15 s) and verified."""
+    settings = get_settings()
+    folder = settings.home.expanduser().resolve() / "models" / f"{SMOLLM2.name}-{SMOLLM2.digest}"
+    about = folder / "nightmarket.json"
+    if about.exists():
+        verify(
+            folder / "model.safetensors",
+            json.loads(about.read_text())["sha256"],
+            name=f"the copy of {SMOLLM2.name}",
+        )
+        return folder
+    packaged = SMOLLM2.verify()
+    from safetensors.numpy import save_file
+    from transformers import AutoTokenizer, LlamaConfig
+
+    scratch = folder.with_suffix(".new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    # transformers reads a GGUF too, in half a minute and into a network that does not save itself.
+    save_file(dict(tuned.packaged_tensors()), scratch / "model.safetensors", metadata={"format": "pt"})
+    LlamaConfig(**SHAPE, architectures=["LlamaForCausalLM"]).save_pretrained(scratch)
+    AutoTokenizer.from_pretrained(
+        packaged.parent, local_files_only=True, gguf_file=packaged.name
+    ).save_pretrained(scratch)
+    with (scratch / "model.safetensors").open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    (scratch / "nightmarket.json").write_text(json.dumps({"packaged": SMOLLM2.sha256, "sha256": digest}))
+    scratch.rename(folder)
+    return folder
+
+
+def pretrain(
+    writer: Writer,
+    learnt: Sequence[str],
+    held_out: Sequence[str],
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None,
+) -> Curves:
+    """Read the shop's texts on (next token), in place; nothing where there are too few to fill a step's blocks."""
+    blocks, looked = _packed(writer, learnt), _packed(writer, held_out)[: 2 * BLOCKS]
+    if steps == 0 or len(blocks) < BLOCKS or len(looked) == 0:
+        return {}
+    import torch
+
+    def losses(step: int) -> Mapping[str, Tensor]:
+        drawn = np.random.default_rng([seed, 0, step]).choice(len(blocks), BLOCKS, replace=False)
+        return {"next_token": _read_on(writer, blocks[drawn])}
+
+    def look() -> Mapping[str, float]:
+        return {
+            "next_token": float(
+                torch.stack([_read_on(writer, looked[n : n + 1]) for n in range(len(looked))]).mean()
+            )
+        }
+
+    return _descend(
+        "read_on",
+        writer,
+        losses,
+        look,
+        steps,
+        seed,
+        checkpoint,
+        warehouse.digest(learnt, held_out, BLOCK, BLOCKS),
+        looks=1,
+    )
+
+
+def finetune(
+    writer: Writer, learnt: Sequence[Pair], held_out: Sequence[Pair], *, steps: int, parts: int, seed: int, checkpoint: Path | None
+) -> Curves:  # fmt: skip
+    """Tune on pairs, in place; ends early when the held-out loss stops falling (`PATIENCE` looks)."""
+    coded = sorted((writer._coded(pair) for pair in learnt), key=lambda c: len(c[0]))
+    looked = held_out[:HELD_OUT]
+
+    def losses(step: int) -> Mapping[str, Tensor]:
+        at = int(np.random.default_rng([seed, 1, step]).integers(max(len(coded) - BATCH, 0) + 1))
+        return {"text": writer.loss(*writer._batch(coded[at : at + BATCH]))}
+
+    def look() -> Mapping[str, float]:
+        return {"text": float(writer.losses_of(looked).mean())}
+
+    texts = [[pair.text for pair in some] for some in (learnt, looked)]
+    digest = warehouse.digest(*texts, BATCH, parts)
+    return _descend(
+        "finetune",
+        writer,
+        losses,
+        look,
+        steps,
+        seed,
+        checkpoint,
+        digest,
+        parts=parts,
+        looks=LOOKS,
+        patience=PATIENCE,
+    )
+
+
+def _descend(
+    name: str, writer: Writer, losses: Any, look: Any, steps: int, seed: int, checkpoint: Path | None, digest: str, **more: Any
+) -> Curves:  # fmt: skip
+    rates = {n: (p, RATE) for n, p in writer.adapters().items()}
+    told = warehouse.digest("writer-1", digest, steps, seed, RATE, RANK, ALPHA, LONGEST)
+    return descend(
+        Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
+    )
+
+
+def _packed(writer: Writer, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Texts one behind the other, an end between two, cut into full blocks (blocks x `BLOCK`)."""
+    stream: list[int] = []
+    for text in texts:
+        stream += [
+            *writer.tokenizer(text, add_special_tokens=False)["input_ids"],
+            writer.tokenizer.eos_token_id,
+        ]
+    full = len(stream) // BLOCK
+    return np.array(stream[: full * BLOCK], np.int64).reshape(full, BLOCK)
+
+
+def _read_on(writer: Writer, blocks: NDArray[np.int64]) -> Tensor:
+    import torch
+
+    ids = torch.from_numpy(blocks)
+    return writer.loss(ids, torch.ones_like(ids), torch.ones_like(ids, dtype=torch.bool))

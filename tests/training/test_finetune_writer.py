@@ -1,0 +1,275 @@
+"""The writer is tuned on what facts bear, serves as llama.cpp reads it, and is promoted only when it certainly tells more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nightmarket import guard, lake, llm, tracking
+from nightmarket.errors import ModelRefused
+from nightmarket.llm import tuned
+from nightmarket.settings import get_settings
+from nightmarket.training import finetune_writer, pairs, proof
+from nightmarket.training.stepping import Objective, descend
+
+DAY = date(2026, 3, 2)
+KINDS = (
+    "kettle", "teapot", "lantern", "blanket", "cushion", "ladle", "basket", "candle", "saucer", "whisk", "apron", "tumbler",
+    "platter", "colander", "ramekin", "spatula", "trivet", "thermos", "pitcher", "skillet",
+)  # fmt: skip
+PLACES = ("garden", "travel", "harbour", "mountain", "meadow")
+
+
+def catalogue() -> pa.Table:
+    rows = []
+    for n in range(100):
+        kind, place = KINDS[n % 20], PLACES[n // 20]
+        facts = {"Material": ("steel", "oak", "cotton")[n % 3], "Capacity": f"{100 + n * 7} ml"}
+        rows.append(
+            {
+                "product_id": f"p{n:03d}", "title": f"Alder {place} {kind}", "brand": "Alder", "category": f"Home > {kind}",
+                "attributes": json.dumps(facts), "status": "active", "locale": "en",
+                "description": f"The material is {facts['Material']}. Call 020 7946 0958. It cures colds.",
+            }
+        )  # fmt: skip
+    return pa.Table.from_pylist(rows)
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made() -> list[pairs.Pair]:
+    return pairs.made(catalogue(), seed=7, languages=frozenset({"en"}))
+
+
+def test_no_product_and_no_text_is_on_two_sides_and_every_side_has_some(made: list[pairs.Pair]) -> None:
+    sides = {side: pairs.on(side, made) for side in pairs.SIDES}
+    assert {side: len(some) > 3 for side, some in sides.items()} == {
+        "train": True, "validation": True, "test": True,
+    }  # fmt: skip
+    for what in ("product_id", "text"):
+        sets = [{getattr(pair, what) for pair in some} for some in sides.values()]
+        assert sum(map(len, sets)) == len(set().union(*sets)), what
+
+
+def test_variants_that_differ_in_colour_size_or_number_are_on_one_side() -> None:
+    from nightmarket.products.product_copy.facts import read_sheet
+
+    titles = (
+        "Alder Steel Kettle, Black, 2 Pack",
+        "Alder Steel Kettle, Red",
+        "Alder Steel Kettle 750 ml Small",
+    )
+    found = {
+        pairs.side_of(read_sheet({"product_id": str(n), "title": t, "brand": "Alder"}))
+        for n, t in enumerate(titles)
+    }
+    assert len(found) == 1
+
+
+def test_a_text_says_nothing_that_the_facts_do_not_bear_and_asks_as_the_night_asks(
+    made: list[pairs.Pair],
+) -> None:
+    from nightmarket.products.product_copy import writing
+    from nightmarket.products.product_copy.facts import read_sheet
+    from nightmarket.prompts import render
+
+    sheets = {row["product_id"]: read_sheet(row) for row in catalogue().to_pylist()}
+    assert len({pair.product_id for pair in made}) > 80
+    for pair in made:
+        sheet = sheets[pair.product_id]
+        assert guard.unsupported(pair.text, sheet.evidence, "en") == []
+        assert "7946" not in pair.text and "cures" not in pair.text
+        assert pair.messages == tuple(render("product_copy", writing.own_facts(sheet), "en"))
+    assert any("The material is" in pair.text for pair in made)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def line(**more: Any) -> Objective:
+    """A line through two points: its slope learns; held out is what it misses the third by."""
+    import torch
+
+    slope = torch.nn.Parameter(torch.tensor(0.0))
+    seen: list[int] = more.pop("seen", [])
+    told = iter(more.pop("held_out", [float(n) for n in range(100, 0, -1)]))
+
+    def losses(part: int) -> dict[str, Any]:
+        seen.append(part)
+        return {"miss": (slope - 1.0) ** 2}
+
+    return Objective(
+        "line",
+        "d",
+        8,
+        losses,
+        lambda: {"miss": next(told)},
+        {"slope": (slope, 0.1)},
+        lambda _: None,
+        7,
+        **more,
+    )
+
+
+def test_micro_batches_make_one_step_and_each_is_asked_for_once() -> None:
+    seen: list[int] = []
+    curves = descend(line(parts=3, seen=seen), None)
+    assert seen == list(range(24))
+    assert [step for step, _ in curves["line.miss.train"]] == list(range(1, 9))
+
+
+def test_steps_end_when_the_held_out_loss_stops_falling_and_a_second_start_takes_none(tmp_path: Path) -> None:
+    told = [5.0, 4.0, 4.5, 4.6, 1.0]
+    curves = descend(line(looks=8, patience=2, held_out=told), tmp_path / "kept.safetensors")
+    assert curves["line.miss.held_out"] == [(0, 5.0), (1, 4.0), (2, 4.5), (3, 4.6)]
+    seen: list[int] = []
+    again = descend(line(looks=8, patience=2, held_out=told, seen=seen), tmp_path / "kept.safetensors")
+    assert seen == [] and again == curves
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+def proved(told: float, unsupported: float = 0.1, count: int = 30) -> proof.Proof:
+    averages = {
+        "told": told, "passed": 0.5, "unsupported": unsupported, "misbound": 0.0, "repeated": 0.0, "distinct_2": 0.5,
+        "seconds": 1.0, "tokens_per_second": 10.0,
+    }  # fmt: skip
+    return proof.Proof(np.full(count, told), averages, ("",) * count)
+
+
+@pytest.mark.parametrize(("base", "ours", "loss", "promote", "reason"), [
+    (proved(0.1), proved(0.6), 0.5, True, "tells more than the packaged writer (+0.500); held-out loss -50.0%"),
+    (proved(0.6), proved(0.6), 0.5, False, "do not certainly tell more"),
+    (proved(0.1, count=5), proved(0.6, count=5), 0.5, False, "only 5 held-out products, 20 are needed"),
+    (proved(0.1), proved(0.6), 1.5, False, "held-out texts surprise it more"),
+    (proved(0.1), proved(0.6, unsupported=0.4), 0.5, False, "it says more that is unsupported"),
+    (proved(0.1), proved(0.6), float("nan"), False, "its loss is no number"),
+])  # fmt: skip
+def test_a_writer_is_promoted_only_when_it_certainly_tells_more_and_invents_no_more(
+    base: proof.Proof, ours: proof.Proof, loss: float, promote: bool, reason: str
+) -> None:
+    losses = {"base": np.ones(4), "tuned": np.full(4, loss)}
+    report = proof.report({"base": base, "tuned": ours}, losses, champion=None, seed=7)
+    assert report["promote"] is promote and reason in report["reason"]
+
+
+# --- from adapters to what serves -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One copy of the packaged weights for all tests of this file."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def _shared(home: Path, models: Path) -> Iterator[None]:
+    home.mkdir(exist_ok=True)
+    (home / "models").symlink_to(models)
+    yield
+
+
+def test_what_llama_cpp_serves_says_what_the_tuned_network_says(_shared: None, tmp_path: Path) -> None:
+    import torch
+
+    from nightmarket.training import writer
+
+    opened = writer.open_packaged(7)
+    random = torch.Generator().manual_seed(1)
+    for name, parameter in opened.adapters().items():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=random) * 0.08
+    turns = [{"role": "user", "content": "Name three kinds of tea."}]
+    asked = opened.tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.no_grad():
+        ids = opened.network.generate(**asked, max_new_tokens=6, do_sample=False)[
+            0, asked["input_ids"].shape[1] :
+        ]
+    opened.save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["adapters.safetensors", "writer.json"]
+    champion = llm.Champion(
+        "it", "1", tuned.version(tmp_path / "model"), partial(tuned.located, tmp_path / "model")
+    )
+    request = llm.Request((llm.Message("user", "Name three kinds of tea."),), max_tokens=12)
+    with llm.LocalGenerator(champion=champion) as served, llm.LocalGenerator() as packaged:
+        said = served.generate([request])[0].text
+        # Blocks of 8 bits decide a near tie otherwise: the first words are no tie.
+        assert said.split()[:3] == opened.tokenizer.decode(ids, skip_special_tokens=True).split()[:3]
+        assert said != packaged.generate([request])[0].text
+
+
+def test_adapters_of_other_weights_or_changed_ones_are_refused(_shared: None, tmp_path: Path) -> None:
+    tuned.write(tmp_path, {"model.layers.0.self_attn.q_proj.lora_A.weight": np.zeros((2, 576))}, scale=1.0)
+    about = json.loads((tmp_path / "writer.json").read_text())
+    (tmp_path / "adapters.safetensors").write_bytes(b"another")
+    with pytest.raises(ModelRefused, match="have the digest"):
+        tuned.located(tmp_path)
+    (tmp_path / "writer.json").write_text(json.dumps(about | {"base_sha256": "0" * 64}))
+    with pytest.raises(ModelRefused, match="belongs to other packaged weights"):
+        tuned.version(tmp_path)
+    (tmp_path / "writer.json").unlink()
+    with pytest.raises(ModelRefused, match="nightmarket rollback writer"):
+        tuned.version(tmp_path)
+    (tmp_path / "pickled.bin").write_bytes(b"\x80\x04")
+    strange = {"model.layers.0.mlp.router.lora_A.weight": np.zeros((2, 2))}
+    tuned.write(tmp_path, strange, scale=1.0)
+    with pytest.raises(ModelRefused, match="which is no adapter"):
+        tuned.located(tmp_path)
+
+
+def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
+    _shared: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned.write(tmp_path, {}, scale=1.0)
+    before = sorted(p.name for p in models.iterdir())
+
+    def full(adapters: Path, scale: float, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tuned, "_export", full)
+    with pytest.raises(ModelRefused, match=r"No space left on device.*150 MB"):
+        tuned.located(tmp_path)
+    assert sorted(p.name for p in models.iterdir()) == before
+
+
+def test_the_steps_make_one_version_with_curves_texts_and_a_verdict(
+    registry: Path, _shared: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("STEPS", "1"), ("PRETRAIN_STEPS", "1"), ("TRIAL_PRODUCTS", "4")):
+        monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", value)
+    get_settings.cache_clear()
+    monkeypatch.setattr("nightmarket.training.writer.HELD_OUT", 4)
+    monkeypatch.setattr("nightmarket.training.writer.BATCH", 2)
+    monkeypatch.setattr("nightmarket.training.writer.BLOCKS", 1)
+    lake.write("products", DAY, catalogue(), key=("product_id",))
+    notes = [
+        step(DAY, "r").note
+        for step in (finetune_writer.build_examples, finetune_writer.train, finetune_writer.promote)
+    ]
+    assert notes[1].startswith("version 1: held-out loss ")
+    (found,) = tracking.versions("writer")
+    assert sorted(p.name for p in found.path.iterdir()) == ["adapters.safetensors", "writer.json"]
+    report = json.loads(found.tags["gate_report"])
+    assert (report["products"], report["promote"]) == (4, False)
+    assert "only 4 held-out products, 20 are needed" in notes[2]
+    _, client = tracking._mlflow()
+    for loss in ("read_on.next_token", "finetune.text"):
+        assert [m.step for m in client.get_metric_history(found.run_id, f"{loss}.held_out")] == [0, 1], loss
+    assert "passed" in str(client.get_model_version("nightmarket.writer", "1").description)
+    assert finetune_writer.train(DAY, "r2").note == notes[1] and len(tracking.versions("writer")) == 1
+    # Nobody was promoted: the packaged writer serves, and may not write freely.
+    assert (llm.open_generator(DAY).version, llm.open_generator(DAY).free) == (llm.SMOLLM2.digest, False)
