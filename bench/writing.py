@@ -132,24 +132,22 @@ def violations(shown: Sequence[str], product: dict[str, Any], house: str) -> lis
 
 
 class Heard:
-    """A writer with its ears on: free or not as told, each free reply remembered, and its seconds counted."""
+    """A writer that may write freely or not as told, asked nothing twice; its seconds and tokens are counted."""
 
-    def __init__(self, inner: Any, *, free: bool) -> None:
+    def __init__(self, inner: Any, *, free: bool, known: dict[Any, Any]) -> None:
         self.name, self.version, self.languages = inner.name, inner.version, inner.languages
-        self.spent, self.free, self._inner = inner.spent, free, inner
-        self.replies: list[Any] = []
+        self.spent, self.free, self._inner, self._known = inner.spent, free, inner, known
         self.seconds = 0.0
         self.tokens = 0
 
     def attempt(self, requests: Sequence[Any]) -> list[Any]:
+        new = [request for request in dict.fromkeys(requests) if request not in self._known]
         began = time.perf_counter()
-        outcomes: list[Any] = self._inner.attempt(requests)
+        outcomes = self._inner.attempt(new)
         self.seconds += time.perf_counter() - began
-        for request, outcome in zip(requests, outcomes, strict=True):
-            self.tokens += getattr(outcome, "size", 0)
-            if request.grammar is None:
-                self.replies.append((request, outcome))
-        return outcomes
+        self.tokens += sum(getattr(outcome, "size", 0) for outcome in outcomes)
+        self._known.update(zip(new, outcomes, strict=True))
+        return [self._known[request] for request in requests]
 
     def generate(self, requests: Sequence[Any]) -> list[Any]:
         raise NotImplementedError
@@ -307,7 +305,7 @@ def published(
         "violations": wrong.total(), "violations_by_kind": dict(wrong), "without_claim": without,
         "by_template": sum(t["model"].startswith("template") for t in shown),
         "reordered": alike["reordered"], "alike": alike["alike"],
-        "tokens_per_s": writer.tokens / max(1e-9, writer.seconds) if writer else None, "seconds": seconds,
+        "tokens_per_s": writer.tokens / writer.seconds if writer and writer.seconds > 1 else None, "seconds": seconds,
         **language_of([t["text"] for t in shown]),
     }  # fmt: skip
     return {"numbers": row, "texts": texts}
@@ -346,16 +344,17 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 
     threads = get_settings().threads
     if chosen.writer != "template":
+        known: dict[Any, Any] = {}
         base = llm.LocalGenerator(threads=threads)
-        tell("base, raw", raw_texts(products, sheets, Heard(base, free=True), packs))
+        tell("base, raw", raw_texts(products, sheets, Heard(base, free=True, known=known), packs))
         if chosen.writer == "base":
-            tell("base, proven", published(products, sheets, Heard(base, free=True), packs))
-            tell("base, chosen", published(products, sheets, Heard(base, free=False), packs))
+            tell("base, proven", published(products, sheets, Heard(base, free=True, known=known), packs))
+            tell("base, chosen", published(products, sheets, Heard(base, free=False, known=known), packs))
         base.close()
     if chosen.writer == "champion":
-        champion = open_champion(chosen.gguf)
-        tell("champion, raw", raw_texts(products, sheets, Heard(champion, free=True), packs))
-        tell("champion, proven", published(products, sheets, Heard(champion, free=True), packs))
+        champion, known = open_champion(chosen.gguf), {}
+        tell("champion, raw", raw_texts(products, sheets, Heard(champion, free=True, known=known), packs))
+        tell("champion, proven", published(products, sheets, Heard(champion, free=True, known=known), packs))
         champion.close()
     tell("template", published(products, sheets, None, packs))
     return results

@@ -246,7 +246,7 @@ def shelf(*rows: dict[str, Any], day: date = DAY) -> None:
 
 def night(writer: Scripted, monkeypatch: pytest.MonkeyPatch, day: date = DAY) -> Any:
     """A night by a writer, published as if it had passed its gate."""
-    monkeypatch.setattr(llm, "open_generator", lambda: writer)
+    monkeypatch.setattr(llm, "open_generator", lambda _: writer)
     outcome = products.generate(PRODUCT, day, f"r{day}")
     if outcome.note != "unchanged":
         path = products._plan_path(PRODUCT, day)
@@ -280,7 +280,7 @@ def test_rows_do_not_depend_on_how_many_are_asked_at_once(
     for chunk in (1, 4, 16):
         monkeypatch.setattr(product_copy, "CHUNK", chunk)
         monkeypatch.setattr(product_copy, "MOST_TOKENS", 1)
-        monkeypatch.setattr(llm, "open_generator", lambda: Scripted("It is made of stainless steel."))
+        monkeypatch.setattr(llm, "open_generator", lambda _: Scripted("It is made of stainless steel."))
         made.append(product_copy.make(DAY, "r1").rows)
     assert made[0]["product_copy"].num_rows == (9 if tokens == 1000 else 4)
     for table in ("product_copy", "copy_claims"):

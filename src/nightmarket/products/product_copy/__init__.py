@@ -119,7 +119,7 @@ def make(day: date, run_id: str) -> Made:
     packs = guard.shop_packs()
     before = {_key(row): row for row in products.previous("product_copy", day, _BEFORE).to_pylist()}
     retired = _retired(catalogue, day, before, packs)
-    with llm.open_generator() as writer:
+    with llm.open_generator(day) as writer:
         due = _due(catalogue, day, writer, before, packs)
         night = _written(due, writer, packs)
     old_claims = _told_before(day) if any(p.before for w in night.written for p in w.pages) else {}
@@ -173,7 +173,7 @@ def version(day: date) -> str:
     """A digest of everything beside the facts that decides a night's rows."""
     settings = get_settings()
     budget = f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}"
-    with llm.open_generator() as writer:
+    with llm.open_generator(day) as writer:
         who = writer.version
     rules = policies.rules_digest(guard.shop_packs())
     return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, who, budget)
