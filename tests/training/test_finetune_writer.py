@@ -249,10 +249,10 @@ def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
 def test_the_steps_make_one_version_with_curves_texts_and_a_verdict(
     registry: Path, _shared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("STEPS", "1"), ("PRETRAIN_STEPS", "1"), ("TRIAL_PRODUCTS", "4")):
+    for name, value in (("STEPS", "1"), ("PRETRAIN_STEPS", "1"), ("TRIAL_PRODUCTS", "1")):
         monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", value)
     get_settings.cache_clear()
-    monkeypatch.setattr("nightmarket.training.writer.HELD_OUT", 4)
+    monkeypatch.setattr("nightmarket.training.writer.HELD_OUT", 1)
     monkeypatch.setattr("nightmarket.training.writer.BATCH", 2)
     monkeypatch.setattr("nightmarket.training.writer.BLOCKS", 1)
     lake.write("products", DAY, catalogue(), key=("product_id",))
@@ -264,8 +264,8 @@ def test_the_steps_make_one_version_with_curves_texts_and_a_verdict(
     (found,) = tracking.versions("writer")
     assert sorted(p.name for p in found.path.iterdir()) == ["adapters.safetensors", "writer.json"]
     report = json.loads(found.tags["gate_report"])
-    assert (report["products"], report["promote"]) == (4, False)
-    assert "only 4 held-out products, 20 are needed" in notes[2]
+    assert (report["products"], report["promote"]) == (1, False)
+    assert "only 1 held-out products, 20 are needed" in notes[2]
     _, client = tracking._mlflow()
     for loss in ("read_on.next_token", "finetune.text"):
         assert [m.step for m in client.get_metric_history(found.run_id, f"{loss}.held_out")] == [0, 1], loss
