@@ -219,6 +219,16 @@ def test_a_writer_that_keeps_no_grammar_still_leaves_every_key_fact_told() -> No
     assert text.free == 1
 
 
+def test_the_record_of_a_raving_writer_is_short_and_holds_no_personal_data() -> None:
+    text = said(
+        " ".join(f"Call {n} Anna on 020 7946 09{n} or write to anna{n}@example.com." for n in range(10, 60))
+    )
+    record = [claim for claim, origin in text.judged if origin is None]
+    assert 0 < len(record) <= 20
+    assert not any(guard.personal(f"{c.claim} {c.value} {c.evidence}") for c in record)
+    assert "anna" not in "".join(str(c) for c in record)
+
+
 def test_every_published_sentence_has_claims_and_an_origin() -> None:
     text = said("It is made of stainless steel. It holds 900 ml.")
     claimed = {claim.sentence for claim, origin in text.judged if origin}

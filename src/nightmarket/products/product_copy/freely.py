@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 
 from nightmarket import guard, llm
-from nightmarket.guard.claims import OWN, Verdict
+from nightmarket.guard.claims import OWN
 from nightmarket.guard.policy import house_words, language
 from nightmarket.products.product_copy import writing
 from nightmarket.products.product_copy.sheet import Removed, Sheet
-from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Sentence, judge
+from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Sentence, gone, judge
 from nightmarket.prompts import render
 
 MOST_TOKENS = 400
@@ -42,15 +42,15 @@ def read(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed
     told = [s for line in reply.text.splitlines() for s in guard.sentences(guard.normalise(line))]
     if reply.finish_reason == "length" and told:
         # Also where it seems to end: "0." may have been 0.75 l.
-        removed.append(_gone(told.pop(), "cut off", "unsupported"))
+        removed.append(gone(told.pop(), "cut off", "unsupported"))
     whole: list[str] = []
     for text in dict.fromkeys(told):
         if not _is_whole(text, sheet):
-            removed.append(_gone(text, "no whole sentence", "unsupported"))
+            removed.append(gone(text, "no whole sentence", "unsupported"))
         elif word := misspelt(text, sheet):
-            removed.append(_gone(text, f"not how the shop spells it: {word}", "unsupported"))
+            removed.append(gone(text, f"not how the shop spells it: {word}", "unsupported"))
         elif maker := _another_maker(text, sheet):
-            removed.append(_gone(text, f"not who makes it: {maker}", "misbound"))
+            removed.append(gone(text, f"not who makes it: {maker}", "misbound"))
         else:
             whole.append(text)
     return _without_repetition(judge(whole, sheet, pack, removed, origin="free"), removed)
@@ -119,13 +119,9 @@ def _without_repetition(kept: Sequence[Sentence], removed: list[Removed]) -> lis
         claims = {(claim.attribute, (claim.value or "").lower()) for claim in sentence.claims}
         words = " ".join(_WORD.findall(sentence.text.lower())) or sentence.text
         if words in said or claims <= told:
-            removed.append(_gone(sentence.text, "says nothing new", "unsupported"))
+            removed.append(gone(sentence.text, "says nothing new", "unsupported"))
             continue
         said.add(words)
         told |= claims
         new.append(sentence)
     return new
-
-
-def _gone(text: str, why: str, verdict: Verdict) -> Removed:
-    return Removed("sentence", why, f"in: {text}"[:200], verdict)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from nightmarket import guard
-from nightmarket.guard.claims import OWN
+from nightmarket.guard.claims import OWN, Verdict
 from nightmarket.guard.packs import ANY_FIELD
 from nightmarket.guard.policy import language
 from nightmarket.products.product_copy import policies
 from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.products.product_copy.titles import without_loose_end
 
-Origin = Literal["free", "repaired", "template", "facts"]
+Origin = Literal["free", "repaired", "template", "facts", "edited"]
 # The two fields that a channel's title and description are, in the columns of outputs.product_copy.
 CHANNEL_FIELDS = {
     "shop_page": ("title", "description"),
@@ -28,6 +28,8 @@ CHANNEL_FIELDS = {
 }
 # Where a description is lines that stand each by itself: how many.
 MOST_LINES = {"search_ad": 2}
+# A writer that raves is not recorded in full: faults of one sentence, and of all that a writer said of a product.
+MOST_FAULTS, MOST_REMOVED = 3, 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Sentence:
     Attributes:
         claims: what it says, each with its evidence.
         origin: `free` (the writer's own words), `repaired` (a house phrasing that the writer chose, or that was added for
-            a fact it left out), `template` (a house phrasing without a writer) or `facts` (a line of the fact sheet).
+            a fact it left out), `template` (a house phrasing without a writer), `facts` (a line of the fact sheet) or
+            `edited` (a person's words).
     """
 
     text: str
@@ -102,9 +105,9 @@ class Text:
         told = set(self.sentences)
         shown = [*self.body, *(line for line in self.lines if line.text not in told)]
         out: list[tuple[guard.Claim, Origin | None]] = [(c, s.origin) for s in shown for c in s.claims]
-        for gone in dict.fromkeys(self.removed):
-            claim = f"{gone.attribute}: {gone.value}"
-            out.append((guard.Claim("", claim, gone.attribute, gone.value, gone.reason, gone.verdict), None))
+        for lost in dict.fromkeys(self.removed):
+            claim = f"{lost.attribute}: {lost.value}"
+            out.append((guard.Claim("", claim, lost.attribute, lost.value, lost.reason, lost.verdict), None))
         return tuple(out)
 
     @property
@@ -129,22 +132,24 @@ def judge(
             continue
         claims = guard.claims(text, sheet.evidence, sheet.locale)
         wrong = [claim for claim in claims if claim.verdict != "supported"]
-        where = f"in: {text}"[:200]
         if wrong:
-            removed += [Removed("sentence", claim.claim, where, claim.verdict) for claim in wrong]
+            removed += [gone(text, claim.claim, claim.verdict) for claim in wrong[:MOST_FAULTS]]
         elif found := policies.breaches(field, text, sheet, pack):
-            removed += [_of(breach, where) for breach in found]
+            removed += [_of(breach, text) for breach in found[:MOST_FAULTS]]
         else:
             kept.append(Sentence(text, tuple(claims), origin))
     return kept
 
 
-def _of(breach: guard.Breach, where: str) -> Removed:
+def gone(text: str, why: str, verdict: Verdict) -> Removed:
+    """A sentence that went, for the record that people read: personal data that a writer made up does not enter it."""
+    return Removed("sentence", guard.scrub(why)[:200], f"in: {guard.scrub(text)}"[:200], verdict)
+
+
+def _of(breach: guard.Breach, text: str) -> Removed:
     kind = breach.detail if breach.kind == "banned" else breach.kind
-    verdict: Literal["banned", "unsupported"] = (
-        "unsupported" if breach.kind in ("length", "count", "characters") else "banned"
-    )
-    return Removed("sentence", f"{kind}: {breach.text}"[:200], where, verdict)
+    is_harmless = breach.kind in ("length", "count", "characters")
+    return gone(text, f"{kind}: {breach.text}", "unsupported" if is_harmless else "banned")
 
 
 def compose(
@@ -160,7 +165,9 @@ def compose(
     lines = _lines(bullets, pack) if pack.channel == policies.SHOP_PAGE else ()
     front = _required(pack, body_field, [s.text for s in kept], [title, *(line.text for line in lines)])
     body = _fitting([*front, *kept], pack)
-    text = Text(sheet, pack, title, body, lines, "", tuple(dict.fromkeys(removed)), "")
+    said = [entry for entry in dict.fromkeys(removed) if entry.attribute == "sentence"][:MOST_REMOVED]
+    recorded = [entry for entry in dict.fromkeys(removed) if entry.attribute != "sentence" or entry in said]
+    text = Text(sheet, pack, title, body, lines, "", tuple(recorded), "")
     text = replace(text, meta_description=_meta(text))
     return replace(text, blocked=_blocked(text))
 
