@@ -253,6 +253,7 @@ def test_the_steps_make_one_version_with_curves_texts_and_a_verdict(
         monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", value)
     get_settings.cache_clear()
     monkeypatch.setattr("nightmarket.training.writer.HELD_OUT", 1)
+    monkeypatch.setattr("nightmarket.training.writer.LOOKED_AT", 1)
     monkeypatch.setattr("nightmarket.training.writer.BATCH", 2)
     monkeypatch.setattr("nightmarket.training.writer.BLOCKS", 1)
     lake.write("products", DAY, catalogue(), key=("product_id",))

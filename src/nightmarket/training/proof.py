@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from nightmarket.products.product_copy.sheet import Removed, Sheet
 BASE = "the packaged writer"
 MEASURE = "told"
 LEAST_PRODUCTS = 20
+MOST_TOKENS = 120
+"""Tokens of a raw text: a description has some 60, and the packaged writer would go on for 400."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def prove(sheets: Sequence[Sheet], writer: llm.Generator, clock: Any) -> Proof:
     packs = guard.read_packs()
     chosen = [policies.pack_of(sheet, packs) for sheet in sheets]
     began = clock()
-    replies = writer.attempt([freely.request(s, pack) for s, pack in zip(sheets, chosen, strict=True)])
+    asked = [freely.request(s, pack) for s, pack in zip(sheets, chosen, strict=True)]
+    replies = writer.attempt([replace(r, max_tokens=min(r.max_tokens, MOST_TOKENS)) for r in asked])
     seconds = clock() - began
     told, said, passed, tokens = [], 0, 0, 0
     wrong = {"unsupported": 0, "misbound": 0, "repeated": 0}

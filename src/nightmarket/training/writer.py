@@ -42,9 +42,11 @@ BLOCKS = 4
 LONGEST = 320
 """Tokens of a pair that are read: longer ones lose the end of their text."""
 HELD_OUT = 48
-"""Pairs of the validation side that are looked at, and as many of the test side that judge."""
+"""Pairs of the test side that judge."""
+LOOKED_AT = 16
+"""Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2
-LOOKS = 6
+LOOKS = 4
 SHAPE: Mapping[str, Any] = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
@@ -226,7 +228,7 @@ def finetune(
 ) -> Curves:  # fmt: skip
     """Tune on pairs, in place; ends early when the held-out loss stops falling (`PATIENCE` looks)."""
     coded = sorted((writer._coded(pair) for pair in learnt), key=lambda c: len(c[0]))
-    looked = held_out[:HELD_OUT]
+    looked = held_out[:LOOKED_AT]
 
     def losses(step: int) -> Mapping[str, Tensor]:
         at = int(np.random.default_rng([seed, 1, step]).integers(max(len(coded) - BATCH, 0) + 1))
