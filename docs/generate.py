@@ -36,11 +36,24 @@ def tables_page() -> str:
             f"One row a {' × '.join(output.key)} × day; `{output.qualified}_current` shows the latest day of each "
             f"{' × '.join(output.current_key)}.", "", *_rows(output.columns), "",
         ]  # fmt: skip
-    lines += ["## The ledger of what happens between two nights", "", "### `ops.reactions`", ""]
-    lines += ["One row a micro-batch that found something new.", "", "| column | type | |", "|---|---|---|"]
-    lines += [
-        f"| {c.name} | {c.type} | {c.comment or ''} |" for c in ledger.REACTIONS.columns if c.name != "id"
-    ]
+    for heading, name, about, rows in (
+        ("The ledger of what happens between two nights", "reactions",
+         "One row a micro-batch that found something new.", ledger.REACTIONS),
+        ("The ledger of what people decided about copy", "copy_reviews",
+         "One row a decision about a version of a text.", ledger.COPY_REVIEWS),
+    ):  # fmt: skip
+        lines += [
+            f"## {heading}",
+            "",
+            f"### `ops.{name}`",
+            "",
+            about,
+            "",
+            "| column | type | |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {c.name} | {c.type} | {c.comment or ''} |" for c in rows.columns if c.name != "id"]
+        lines += [""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -14,7 +14,7 @@ from nightmarket.cli import app
 
 COMMANDS = {
     "nightly", "run", "follow", "prepare", "query", "models", "promote", "rollback", "doctor", "up", "down", "rules",
-    "policy",
+    "policy", "copy",
 }  # fmt: skip
 
 

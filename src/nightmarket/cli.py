@@ -11,7 +11,7 @@ import getpass
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -343,6 +343,119 @@ def policy(
         _console().print(
             f"Version {pack.version}, merged from: {', '.join(pack.merged)}.", markup=False, highlight=False
         )
+
+
+copy_app = typer.Typer(
+    no_args_is_help=True,
+    help="Copy and people: what waits for a decision, and decisions that the next night applies.",
+)
+app.add_typer(copy_app, name="copy")
+Product = Annotated[str, typer.Argument(help="The product's id.")]
+Channel = Annotated[str | None, typer.Option(help="Only the text of this channel, for example `email`.")]
+Locale = Annotated[str | None, typer.Option(help="Only the text in this locale, for example `zh-CN`.")]
+Why = Annotated[str, typer.Option(help="Why; kept in `ops.copy_reviews`.")]
+_NEXT_NIGHT = "The next night applies it."
+
+
+@copy_app.command("list")
+def list_copy(
+    status: Annotated[
+        str | None,
+        typer.Option(help="`pending`, `published`, `approved`, `blocked` or `retired`; default: what to look at."),
+    ] = None,
+    product: Annotated[str | None, typer.Option(help="Only the texts of this product.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Texts shown.")] = 20,
+    shop: Shop = None,
+) -> None:  # fmt: skip
+    """What waits for a person, then a sample of what was published without one: text, claims with evidence, cause."""
+    from nightmarket.products.product_copy import desk
+
+    with _errors_told():
+        _last_shop(shop)
+        entries = desk.listed(status, product)
+        for entry in entries[:limit]:
+            _console().print("\n".join([*desk.told(entry), ""]), markup=False, highlight=False)
+        more = f", the first {limit} shown; --limit for more" if len(entries) > limit else ""
+        _console().print(f"{len(entries):,} texts{more}", highlight=False)
+
+
+@copy_app.command("approve")
+def approve_copy(
+    product: Product, channel: Channel = None, locale: Locale = None, reason: Why = "", shop: Shop = None
+) -> None:
+    """Let the texts of a product stand that wait; the next night publishes them."""
+    from nightmarket.products.product_copy import desk
+
+    with _errors_told():
+        _last_shop(shop)
+        rows = desk.approve(product, reviewer=_who(), reason=reason, channel=channel, locale=locale)
+        _tell_copy("Approved", rows)
+
+
+@copy_app.command("reject")
+def reject_copy(
+    product: Product,
+    reason: Why,
+    channel: Channel = None,
+    locale: Locale = None,
+    shop: Shop = None,
+) -> None:
+    """Refuse the texts of a product that wait: what was shown before stays, and they are not written again from the same
+    facts."""
+    from nightmarket.products.product_copy import desk
+
+    with _errors_told():
+        _last_shop(shop)
+        rows = desk.reject(product, reviewer=_who(), reason=reason, channel=channel, locale=locale)
+        _tell_copy("Rejected", rows)
+
+
+@copy_app.command("edit")
+def edit_copy(
+    product: Product,
+    text: Annotated[str, typer.Option(help="The description as it should be.")],
+    channel: Channel = None, locale: Locale = None, reason: Why = "", shop: Shop = None,
+) -> None:  # fmt: skip
+    """Publish another description of a product. Exit 1, and nothing written down, where its facts do not bear the words."""
+    from nightmarket.products.product_copy import desk
+
+    with _errors_told():
+        _last_shop(shop)
+        row = desk.edit(product, text, reviewer=_who(), reason=reason, channel=channel, locale=locale)
+        _tell_copy("Edited", [row])
+
+
+@copy_app.command("rollback")
+def rollback_copy(
+    reason: Why,
+    product: Annotated[str | None, typer.Option(help="Texts of this product.")] = None,
+    category: Annotated[str | None, typer.Option(help="Texts of this category and all below it.")] = None,
+    model_version: Annotated[
+        str | None, typer.Option(help="Texts that this version of a writer wrote.")
+    ] = None,
+    shop: Shop = None,
+) -> None:
+    """Put back what readers saw before, for all texts that fit every option; the next night publishes it as a new version."""
+    from nightmarket.products.product_copy import desk
+
+    with _errors_told():
+        _last_shop(shop)
+        rows, without = desk.rollback(
+            reviewer=_who(), reason=reason, product=product, category=category, model_version=model_version
+        )
+        _tell_copy("Rolled back", rows)
+        if without:
+            _console().print(f"{len(without):,} texts have no earlier one and stay.", highlight=False)
+
+
+def _tell_copy(what: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows[:20]:
+        named = f"{row['product_id']} {row['channel']} {row['locale']}, version {row['version']}"
+        _console().print(f"{what}: {named}", markup=False, highlight=False)
+    if len(rows) != 1:
+        _console().print(f"{len(rows):,} texts.", highlight=False)
+    if rows:
+        _console().print(_NEXT_NIGHT)
 
 
 def _last_shop(shop: str | None) -> None:

@@ -230,20 +230,23 @@ _OUTPUTS = (
     OutputTable("product_copy", ("product_id", "channel", "locale", "version"), ("product_id", "channel", "locale"), (
         _id("product_id"), _c("channel", required=True), _c("locale", required=True), _c("version", WHOLE, required=True),
         _c("title"), _c("description"), _c("bullets", JSON), _c("meta_description"),
-        _c("status", accepted=("blocked", "pending", "approved", "published", "retired")), _c("change_cause"),
+        _c("status", accepted=("blocked", "pending", "approved", "published", "retired"), about=(
+            "Readers see `approved` and `published`, of which a text has one at most. A `pending` version waits for a person; "
+            "what is shown until then stands beside it")),
+        _c("change_cause"),
         _c("policy_version", about="Digest of what is banned everywhere and of the rules of the text's own policy pack."),
         _c("free_sentences", WHOLE, about="Sentences of the description in the writer's own words."),
-        _c("repaired_sentences", WHOLE, about="Its other sentences: house phrasings."), _c("reviewer"),
-        _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"), _c("prompt_version"),
+        _c("repaired_sentences", WHOLE, about="Its other sentences: house phrasings."),
+        _c("reviewer", about="Who decided that the version stands."), _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"), _c("prompt_version"),
     ), "Shop copy of a product, every claim of it supported by the product's own facts."),
     OutputTable("copy_claims", ("product_id", "channel", "locale", "version", "claim_number"),
         ("product_id", "channel", "locale"), (
         _id("product_id"), _c("channel", required=True), _c("locale", required=True), _c("version", WHOLE, required=True),
         _c("claim_number", WHOLE, required=True), _c("sentence"), _c("claim"), _c("attribute"), _c("value"),
         _c("evidence"), _c("verdict", accepted=("supported", "unsupported", "misbound", "banned")),
-        _c("origin", accepted=("free", "repaired", "template", "facts"), about=(
+        _c("origin", accepted=("free", "repaired", "template", "facts", "edited"), about=(
             "Where the sentence came from: the writer's own words, a house phrasing that it chose or that was added for a fact "
-            "it left out, a house phrasing without a writer, a line of the fact sheet. Null: it was removed.")),
+            "it left out, a house phrasing without a writer, a line of the fact sheet, a person's words. Null: it was removed.")),
         _c("input_hash"), _c("prompt_version"),
     ), "Every claim of a copy version with the fact that supports it."),
 )  # fmt: skip

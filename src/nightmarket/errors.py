@@ -15,6 +15,7 @@ NightmarketError
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
 ├── RuleRefused           rules of the shop cannot hold together; lists every problem
 ├── PolicyRefused         a file of policy packs is wrong or contradicts itself; lists every problem
+├── ReviewRefused         a decision about copy cannot be taken; says why, and nothing was written down
 ├── ComputeFailed         partitions cannot be read, run or put together
 ├── ReplyInvalid          a model's reply does not fit its form
 └── NightFailed           a DAG run of the night did not succeed
@@ -138,6 +139,10 @@ class PolicyRefused(NightmarketError):
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return (type(self), (self.problems,))
+
+
+class ReviewRefused(NightmarketError):
+    """A decision about copy cannot be taken: no such text, or words that the facts do not bear. Nothing was written down."""
 
 
 class ComputeFailed(NightmarketError):

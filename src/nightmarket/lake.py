@@ -101,6 +101,14 @@ def columns(name: str, day: date) -> list[str]:
     return list(pq.read_schema(require(name, day).path).names)
 
 
+def latest(name: str) -> date | None:
+    """The latest day of a name in the lake, or None."""
+    days = [
+        date.fromisoformat(path.name[4:]) for path in folder(name, date.min).parent.glob("day=????-??-??")
+    ]
+    return max(days, default=None)
+
+
 def prune(day: date, keep_days: int) -> int:
     """Remove days more than `keep_days` before `day` and what killed writers left; says how many folders went."""
     gone = 0

@@ -1,4 +1,5 @@
-"""Ledgers that many processes append to at once: task tries, gate verdicts, promotions, reactions to new files.
+"""Ledgers that many processes append to at once: task tries, gate verdicts, promotions, reactions to new files, and what
+people decided about copy.
 
 They stand in SQLite (write-ahead log, so readers and writers never wait long) or any database SQLAlchemy knows by
 `NIGHTMARKET_LEDGER_URI`. Not here: landings, quarantine and publications, which must be written in the same
@@ -12,7 +13,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -80,7 +81,21 @@ REACTIONS = sa.Table(
         "published_at", sa.DateTime, comment="When readers saw the lists (UTC); null: it failed, or it is at work."
     ),
 )  # fmt: skip
-TABLES = {"runs": RUNS, "gates": GATES, "promotions": PROMOTIONS, "reactions": REACTIONS}
+COPY_REVIEWS = sa.Table(
+    "copy_reviews", _META,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("product_id", sa.String, nullable=False), sa.Column("channel", sa.String, nullable=False),
+    sa.Column("locale", sa.String, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, comment="The version that the decision speaks of."),
+    sa.Column("decision", sa.String, nullable=False, comment="`approve`, `reject`, `edit` or `rollback`."),
+    sa.Column("text", sa.Text, comment="Of an edit: the description as the person wants it."),
+    sa.Column("instead_of", sa.Text, comment="Of an edit: the description that was there."),
+    sa.Column("reviewer", sa.String, nullable=False, comment="The user of the machine who typed the command."),
+    sa.Column("reason", sa.Text), sa.Column("at", sa.DateTime, nullable=False, comment="When (UTC)."),
+)  # fmt: skip
+TABLES = {
+    "runs": RUNS, "gates": GATES, "promotions": PROMOTIONS, "reactions": REACTIONS, "copy_reviews": COPY_REVIEWS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,14 @@ def promotion(
                 at=datetime.now(UTC).replace(tzinfo=None), decision=decision,
             )
         )  # fmt: skip
+
+
+def copy_reviews(decisions: Sequence[Mapping[str, object]]) -> None:
+    """Record in `ops.copy_reviews` what a person decided about texts, all of it or nothing."""
+    at = datetime.now(UTC).replace(tzinfo=None)
+    with _engine().begin() as tx:
+        for decision in decisions:
+            tx.execute(COPY_REVIEWS.insert().values(**decision, at=at))
 
 
 def reaction(run_id: str, day: date, **values: object) -> None:

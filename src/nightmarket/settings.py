@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         60, ge=0, description="Products whose copy may be written in a night."
     )
     copy_tokens_per_night: int = Field(20_000, ge=0, description="Tokens the writer may produce in a night.")
+    copy_review_share: float = Field(
+        0.05, ge=0, le=1, description="Share of published copy that people are asked to look at."
+    )
+    copy_review_days: int = Field(
+        3, ge=1, description="Days after which copy that waits for a person is rejected."
+    )
 
     generator: Literal["local", "endpoint"] = Field(
         "local",

@@ -99,7 +99,7 @@ def read(sql: str, params: Sequence[object] = ()) -> pa.Table:
     """Run one reading statement against everything published and built so far; never waits, never locks.
 
     `raw, staging, intermediate, marts, outputs, reports` are those of the last finished writer; `ops.runs`,
-    `ops.gates`, `ops.promotions` and `ops.reactions` are of this moment.
+    `ops.gates`, `ops.promotions`, `ops.reactions` and `ops.copy_reviews` are of this moment.
 
     Raises:
         WarehouseMissing: this shop has no warehouse yet.

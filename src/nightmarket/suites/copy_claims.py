@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERDICTS = ("supported", "unsupported", "misbound", "banned")
-ORIGINS = ("free", "repaired", "template", "facts")
+ORIGINS = ("free", "repaired", "template", "facts", "edited")
 
 
 def derive(rows: pd.DataFrame, day: date, context: Mapping[str, Any]) -> pd.DataFrame:

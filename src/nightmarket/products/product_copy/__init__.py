@@ -5,11 +5,14 @@ A writer chooses among house phrasings under a grammar made of a product's facts
 reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
 template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
 phrasing (`writing`), asking (`asking`, `freely`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
-the shared steps (`products`).
+what people decided (`reviews`, `desk`), the shared steps (`products`).
 
-Rows of a night are those of written products, of products that left the shelf (their copy is retired), and of live copy that
-a changed policy forbids and the budget did not reach (it is taken down). The rest keep their copy, or wait for the next
-night.
+What a policy pack calls high risk waits for a person (`pending`); what readers saw before stands beside it, as it was. So a
+night may publish two rows of a text, of which one is shown.
+
+Rows of a night are those of written products, of products that left the shelf (their copy is retired), of live copy that
+a changed policy forbids and the budget did not reach (it is taken down), and of what people decided. The rest keep their
+copy, or wait for the next night.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ import pyarrow.compute as pc
 from nightmarket import guard, lake, llm, products
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
-from nightmarket.products.product_copy import policies, twins
+from nightmarket.products.product_copy import policies, reviews, twins
 from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, write, write_many
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.policies import SHOP_PAGE
+from nightmarket.products.product_copy.reviews import BLOCKED, PENDING, PUBLISHED, RETIRED, SHOWN, Key
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Text, retold
 from nightmarket.prompts import PROMPT_VERSION
@@ -50,7 +54,7 @@ PROGRESS_EVERY = 10
 
 _COPY = (
     "product_id", "channel", "locale", "title", "description", "bullets", "meta_description", "status", "change_cause",
-    "policy_version", "input_hash", "prompt_version", "model_name", "model_version",
+    "policy_version", "reviewer", "input_hash", "prompt_version", "model_name", "model_version",
 )  # fmt: skip
 _COPY_NUMBERS = ("version", "free_sentences", "repaired_sentences", "supersedes")
 _CLAIM = (
@@ -58,12 +62,11 @@ _CLAIM = (
     "input_hash", "prompt_version", "model_name", "model_version",
 )  # fmt: skip
 _CLAIM_NUMBERS = ("version", "claim_number")
-_BEFORE = ("input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status")
-RETIRED, BLOCKED = "retired", "blocked"
+_BEFORE = (
+    "input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status", "day",
+)  # fmt: skip
 # Digests that no sheet has: what carries one is due again.
 _GONE, _TAKEN_DOWN = digest(RETIRED), digest("taken down")
-Key = tuple[str, str, str]
-"""Product, channel, locale."""
 Before = Mapping[Key, Mapping[str, Any]]
 
 
@@ -117,14 +120,24 @@ def make(day: date, run_id: str) -> Made:
     """Rows of the products whose copy is written tonight; the outcome's note counts those that wait."""
     catalogue = lake.read("products", day)
     packs = guard.shop_packs()
-    before = {_key(row): row for row in products.previous("product_copy", day, _BEFORE).to_pylist()}
+    before, shown = reviews.latest(products.previous("product_copy", day, _BEFORE).to_pylist())
     retired = _retired(catalogue, day, before, packs)
     with llm.open_generator(day) as writer:
         due = _due(catalogue, day, writer, before, packs)
+        decided = reviews.decide(
+            before, shown, day, catalogue, packs,
+            stale={e.key(page) for e in due for page in e.pages},
+            breached={e.key(page) for e in due for page in e.pages if page.breach},
+            gone={_key(row) for row in retired},
+        )  # fmt: skip
+        due = _without(due, decided.keys)
         night = _written(due, writer, packs)
     old_claims = _told_before(day) if any(p.before for w in night.written for p in w.pages) else {}
     copies: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
+    live = _live_texts(night.written, shown, packs, day)
+    beside: list[dict[str, Any]] = []
+    carried: dict[tuple[Key, int], int] = {}
     shelf = twins.Shelf()
     alike = Counter[str]()
     for written in night.written:
@@ -134,9 +147,15 @@ def make(day: date, run_id: str) -> Made:
         alike.update(reordered=had_twin and not has_twin, alike=has_twin)
         for page in written.pages:
             told = old_claims.get(written.due.key(page), {})
-            copy, its_claims = _rows(written, page, _on(page.channel, text, written.due.sheet, packs), told)
-            copies.append(copy)
-            claims += its_claims
+            old = live.get(written.due.key(page))
+            made = _rows(written, page, _on(page.channel, text, written.due.sheet, packs), told, old)
+            copies.append(made[0])
+            claims += made[1]
+            if old is not None and made[0]["status"] == PENDING:
+                beside.append(_beside(old, page))
+                if not page.breach:
+                    carried[_key(old), old["version"]] = old["version"]
+    claims += reviews.claims_again(carried, beside, day)
     reached = {w.due.key(page) for w in night.written for page in w.pages}
     kept = {entry.key(page) for entry in night.kept for page in entry.pages}
     down = {
@@ -146,11 +165,11 @@ def make(day: date, run_id: str) -> Made:
         if page.breach and e.key(page) not in reached | kept
     }
     taken = _taken_down(down, day)
-    rows = [*copies, *retired, *taken]
+    rows = [*copies, *beside, *retired, *taken, *decided.rows]
     return Made(
         rows={
-            "product_copy": _table(rows, _COPY, _COPY_NUMBERS),
-            "copy_claims": _table(claims, _CLAIM, _CLAIM_NUMBERS),
+            "product_copy": _table(rows, _COPY, _COPY_NUMBERS, ("reviewed_at",)),
+            "copy_claims": _table([*claims, *decided.claims], _CLAIM, _CLAIM_NUMBERS),
         },
         outcome=Outcome(
             rows_in=catalogue.num_rows,
@@ -160,6 +179,8 @@ def make(day: date, run_id: str) -> Made:
             note=_note(copies, writer, {
                 "kept, the writer was unavailable": len(night.kept),
                 "carried over": len(due) - len(night.written) - len(night.kept),
+                "wait for a person": sum(copy["status"] == PENDING for copy in copies),
+                **decided.counts,
                 "retired": len(retired),
                 "taken down": len(taken),
                 "told another way, not to read like another product's": alike["reordered"],
@@ -170,9 +191,15 @@ def make(day: date, run_id: str) -> Made:
 
 
 def version(day: date) -> str:
-    """A digest of everything beside the facts that decides a night's rows."""
+    """A digest of everything beside the facts that decides a night's rows.
+
+    What people decided is not in it, so that nobody's word ends a night that is at work: it counts in the first night whose
+    rows are made after it.
+    """
     settings = get_settings()
-    budget = f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}"
+    budget = (
+        f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}/{settings.copy_review_days}"
+    )
     with llm.open_generator(day) as writer:
         who = writer.version
     rules = policies.rules_digest(guard.shop_packs())
@@ -224,6 +251,34 @@ def _stand_in(entry: _Due, night: _Night, packs: guard.Packs) -> None:
         night.kept.append(entry)
 
 
+def _without(due: Sequence[_Due], decided: Collection[Key]) -> list[_Due]:
+    """The queue without texts that somebody decided about: what is due of them is written in the next night."""
+    left = [replace(e, pages=tuple(p for p in e.pages if e.key(p) not in decided)) for e in due]
+    return [entry for entry in left if entry.pages]
+
+
+def _live_texts(
+    written: Sequence[_Written], shown: Before, packs: guard.Packs, day: date
+) -> dict[Key, dict[str, Any]]:
+    """What readers see of the texts that were written tonight and may have to wait, whole."""
+    keys = {
+        w.due.key(page)
+        for w in written
+        for page in w.pages
+        if w.due.key(page) in shown and policies.pack_of(w.due.sheet, packs, page.channel).risk == "high"
+    }
+    return {key: rows[shown[key]["version"]] for key, rows in reviews.history(keys, day).items()}
+
+
+def _beside(live: Mapping[str, Any], page: _Page) -> dict[str, Any]:
+    """The row of what readers see while a new text waits: as it was, or taken down where it must not be said any more."""
+    if not page.breach:
+        return dict(live)
+    assert page.before is not None
+    last = dict(live) | {"version": page.before["version"]}
+    return _hidden(last, BLOCKED, _TAKEN_DOWN, f"must not stay until the new text is approved: {page.breach}")
+
+
 def _on(channel: str, text: Text, sheet: Sheet, packs: guard.Packs) -> Text:
     """The text of a shop page as a channel shows it."""
     return text if channel == SHOP_PAGE else retold(text, sheet, policies.pack_of(sheet, packs, channel))
@@ -264,16 +319,19 @@ def _taken_down(pages: Mapping[Key, _Page], day: date) -> list[dict[str, Any]]:
     return rows
 
 
-def _key(row: Mapping[str, Any]) -> Key:
-    return row["product_id"], row["channel"], row["locale"]
+_key = reviews.key_of
 
 
 def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
-    """The latest rows of texts, whole."""
+    """The latest rows of texts, whole: what readers see rather than what waits, under the number of the last."""
     if not keys:
         return []
-    rows = products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist()
-    return [row for row in rows if _key(row) in keys]
+    found: dict[Key, dict[str, Any]] = {}
+    for row in products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist():
+        if (key := _key(row)) in keys:
+            waits = row["status"] == PENDING and key in found
+            found[key] = found[key] | {"version": row["version"]} if waits else row
+    return list(found.values())
 
 
 def _hidden(row: Mapping[str, Any], status: str, input_hash: str, cause: str) -> dict[str, Any]:
@@ -284,6 +342,7 @@ def _hidden(row: Mapping[str, Any], status: str, input_hash: str, cause: str) ->
         "change_cause": cause,
         "version": row["version"] + 1,
         "supersedes": row["version"],
+        "reviewer": None,
     }
 
 
@@ -346,7 +405,7 @@ def _rescanned(due: Sequence[_Due], day: date, packs: guard.Packs) -> list[_Due]
     columns = ("title", "description", "bullets", "meta_description", "status")
     rows = []
     for row in products.previous("product_copy", day, columns).to_pylist():
-        if (sheet := live.get(_key(row))) is None:
+        if (sheet := live.get(_key(row))) is None or row["status"] not in SHOWN:
             continue
         title, body = CHANNEL_FIELDS[row["channel"]]
         told = {title: row["title"], body: row["description"]}
@@ -416,10 +475,13 @@ def _bought(day: date) -> dict[str, int]:
 def _told_before(day: date) -> dict[Key, dict[str, str]]:
     """What the live copy says of each attribute, by text."""
     told: dict[Key, dict[str, str]] = {}
+    versions: dict[Key, int] = {}
     columns = ("attribute", "value", "verdict")
     for row in products.previous("copy_claims", day, columns).to_pylist():
+        if versions.get(_key(row)) != row["version"]:  # of two texts the one that waits is the later
+            versions[_key(row)], told[_key(row)] = row["version"], {}
         if row["attribute"] and row["verdict"] == "supported":
-            told.setdefault(_key(row), {})[row["attribute"]] = row["value"]
+            told[_key(row)][row["attribute"]] = row["value"]
     return told
 
 
@@ -455,11 +517,24 @@ def _cause(page: _Page, text: Text, told: Mapping[str, str]) -> str:
 
 
 def _rows(
-    written: _Written, page: _Page, text: Text, told: Mapping[str, str]
+    written: _Written, page: _Page, text: Text, told: Mapping[str, str], live: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of a text and its claims; `live`: what readers see of a text of high risk."""
     sheet = written.due.sheet
     number = (page.before["version"] + 1) if page.before else 1
     cause = _cause(page, text, told)
+    telling = {
+        "title": text.title or None,
+        "description": text.description or None,
+        "bullets": json.dumps(list(text.bullets), ensure_ascii=False),
+        "meta_description": text.meta_description or None,
+    }
+    # A product of which nothing may be said has no copy to show: a person has to look at it.
+    status = BLOCKED if text.blocked else PUBLISHED
+    if status == PUBLISHED and text.pack.risk == "high":
+        status = PUBLISHED if live and reviews.same_text(live, telling) else PENDING
+    if status == PENDING and live and page.breach:
+        number += 1  # the row that takes the live text down comes before
     shared = {
         "product_id": sheet.product_id,
         "channel": page.channel,
@@ -471,38 +546,22 @@ def _rows(
         "model_name": text.model_name,
         "model_version": text.model_version,
     }
-    copy = shared | {
-        "title": text.title or None,
-        "description": text.description or None,
-        "bullets": json.dumps(list(text.bullets), ensure_ascii=False),
-        "meta_description": text.meta_description or None,
-        # A product of which nothing may be said has no copy to show: a person has to look at it.
-        "status": BLOCKED if text.blocked else "published",
+    copy = shared | telling | {
+        "status": status,
         "change_cause": f"{cause}; blocked: {text.blocked}" if text.blocked else cause,
         "policy_version": page.policy_version,
         "free_sentences": text.free,
         "repaired_sentences": text.repaired,
         "supersedes": number - 1 if page.before else None,
-    }
-    claims = [
-        shared
-        | {
-            "claim_number": index,
-            "sentence": claim.sentence or None,
-            "claim": claim.claim,
-            "attribute": claim.attribute,
-            "value": claim.value,
-            "evidence": claim.evidence,
-            "verdict": claim.verdict,
-            "origin": origin,
-        }
-        for index, (claim, origin) in enumerate(text.judged, start=1)
-    ]
-    return copy, claims
+    }  # fmt: skip
+    return copy, reviews.claim_rows(text, shared)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str]) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in texts] + [(name, pa.int64()) for name in numbers])
+def _table(
+    rows: Sequence[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str], times: Sequence[str] = ()
+) -> pa.Table:
+    kinds = ((texts, pa.string()), (numbers, pa.int64()), (times, pa.timestamp("us")))
+    schema = pa.schema([(name, kind) for names, kind in kinds for name in names])
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
