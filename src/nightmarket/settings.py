@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     )
     writer_parts: int = Field(1, ge=1, description="Micro-batches of 8 pairs whose gradients make one step.")
     writer_trial_products: int = Field(
-        40, ge=1, description="Held-out products that the trial of a tuned writer writes about at most."
+        24, ge=1, description="Held-out products that the trial of a tuned writer writes about at most."
     )
     writer_schedule: str = Field(
         "0 6 * * 0",
