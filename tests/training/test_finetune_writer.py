@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,15 @@ def test_a_writer_is_promoted_only_when_it_certainly_tells_more_and_invents_no_m
     losses = {"base": np.ones(4), "tuned": np.full(4, loss)}
     report = proof.report({"base": base, "tuned": ours}, losses, champion=None, seed=7)
     assert report["promote"] is promote and reason in report["reason"]
+
+
+def test_a_catalogue_of_titles_alone_has_its_names_to_tell() -> None:
+    from nightmarket.products.product_copy.facts import read_sheet
+
+    sheet = read_sheet({"product_id": "1", "title": "Alder Kettle, Black", "brand": "Alder"})
+    said = SimpleNamespace(attempt=lambda _: [llm.Reply("Meet the Alder Kettle.", 9, 6, "stop", False, 6)])
+    found = proof.prove([sheet], said, lambda: 0.0)  # type: ignore[arg-type]
+    assert (found.told.tolist(), found.averages["passed"]) == ([1.0], 1.0)
 
 
 # --- from adapters to what serves -------------------------------------------------------------------------------------

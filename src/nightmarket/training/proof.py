@@ -81,9 +81,8 @@ def prove(sheets: Sequence[Sheet], writer: llm.Generator, clock: Any) -> Proof:
 
 
 def key_facts(sheet: Sheet) -> frozenset[str]:
-    """What a text about a product should tell: the attributes worth telling and its brand; its name where it has neither."""
-    facts = {fact.attribute for fact in writing.worth_telling(sheet.facts)}
-    return frozenset(facts | ({"brand"} if sheet.brand else set())) or frozenset({"name"})
+    """What a text about a product should tell: the attributes worth telling, and its name (which often holds the brand)."""
+    return frozenset({fact.attribute for fact in writing.worth_telling(sheet.facts)} | {"name"})
 
 
 def distinct(texts: Sequence[str]) -> float:
