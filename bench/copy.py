@@ -29,77 +29,53 @@ if __name__ != "__main__":
 def main() -> int:
     """Tune where nothing is tuned yet, then measure."""
     import argparse
-    import os
-    import subprocess
     import tempfile
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shop", required=True, help="a landing folder")
-    parser.add_argument("--limit", type=int, default=24, help="products to write about")
-    parser.add_argument("--json", type=Path, help="write every text with its facts and claims")
-    parser.add_argument(
-        "--home", type=Path, help="where the writer is, or will be (default: a folder that is removed)"
-    )
-    parser.add_argument("--steps", type=int, help="steps of tuning (default: NIGHTMARKET_WRITER_STEPS)")
+    parser.add_argument("--limit", default="24", help="products to write about")
+    parser.add_argument("--json", help="write every text with its facts and claims")
+    parser.add_argument("--home", help="where the writer is, or will be (default: a folder that is removed)")
+    parser.add_argument("--steps", help="steps of tuning (default: NIGHTMARKET_WRITER_STEPS)")
     chosen = parser.parse_args()
+    written = ["--limit", chosen.limit, *(["--json", chosen.json] if chosen.json else [])]
     if chosen.home:
-        return _measured(chosen, chosen.home, os.environ | {}, subprocess)
+        return measured(chosen.shop, Path(chosen.home), chosen.steps, written)
     with tempfile.TemporaryDirectory(prefix="nightmarket-copy-") as home:
-        return _measured(chosen, Path(home), os.environ | {}, subprocess)
+        return measured(chosen.shop, Path(home), chosen.steps, written)
 
 
-def _measured(chosen: object, home: Path, environment: dict[str, str], subprocess: object) -> int:
-    environment["NIGHTMARKET_HOME"] = str(home.resolve())
-    environment.setdefault("NIGHTMARKET_THREADS", "2")  # nothing runs beside it
-    if chosen.steps:
-        environment["NIGHTMARKET_WRITER_STEPS"] = str(chosen.steps)
+def measured(shop: str, home: Path, steps: str | None, written: list[str]) -> int:
+    """The exit status of bench/writing.py about the newest writer of a home, tuned here if the home has none."""
+    import os
+    import subprocess
+
     from nightmarket import llm, tracking
     from nightmarket.llm import tuned
     from nightmarket.settings import choose_shop
 
-    choose_shop(chosen.shop, home)
+    os.environ.setdefault("NIGHTMARKET_THREADS", "2")  # nothing runs beside it
+    if steps:
+        os.environ["NIGHTMARKET_WRITER_STEPS"] = steps
+    choose_shop(shop, home)
     if not tracking.versions(llm.TASK):
-        night = [
-            sys.executable,
-            "-m",
-            "nightmarket.cli",
-            "run",
-            "--shop",
-            chosen.shop,
-            "--only",
-            "build_warehouse,finetune_writer",
-        ]
-        subprocess.run(night, env=environment, check=True)
+        night = [sys.executable, "-m", "nightmarket.cli", "run", "--shop", shop]
+        subprocess.run([*night, "--only", "build_warehouse,finetune_writer"], check=True)
     made = tracking.versions(llm.TASK)
+    writing = [sys.executable, str(HERE / "writing.py"), "--shop", shop, "--home", str(home), *written]
     if not made:
-        print("The shop has too little text to tune a writer on; this is the packaged one.")
-        return subprocess.run(
-            _command(chosen, home, ["--writer", "base"]), env=environment, check=False
-        ).returncode
+        print("The shop has too little text to tune a writer on; this is the packaged one.", flush=True)
+        return subprocess.run([*writing, "--writer", "base"], check=False).returncode
+    last = made[-1]
     print(
-        f"Writer, version {made[-1].version} ({made[-1].tags.get('decision', 'undecided')}): {made[-1].tags.get('in_short')}"
+        f"Writer, version {last.version} ({last.tags.get('decision', 'undecided')}): {last.tags['in_short']}"
     )
-    print(
-        {
-            name: round(value, 3)
-            for name, value in made[-1].metrics.items()
-            if name.startswith(("loss", "tuning", "memory"))
-        }
-    )
-    path = tuned.located(made[-1].path)
-    return subprocess.run(
-        _command(chosen, home, ["--writer", "champion", "--gguf", str(path)]), env=environment, check=False
-    ).returncode
-
-
-def _command(chosen: object, home: Path, writer: list[str]) -> list[str]:
-    more = ["--json", str(chosen.json)] if chosen.json else []
-    return [
-        sys.executable, str(HERE / "writing.py"), "--shop", chosen.shop, "--limit", str(chosen.limit), "--home", str(home),
-        *writer, *more,
-    ]  # fmt: skip
+    kept = ("loss", "tuning", "memory")
+    print({name: round(v, 3) for name, v in last.metrics.items() if name.startswith(kept)}, flush=True)
+    gguf = str(tuned.located(last.path))
+    return subprocess.run([*writing, "--writer", "champion", "--gguf", gguf], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def open_champion(gguf: Path | None) -> Any:
 
     if gguf is None:
         writer = llm.open_generator()
-        if not getattr(writer, "free", False):
+        if not writer.free:
             sys.exit(
                 f"{writer.name} is no champion: train one in the home (--home), or name a GGUF (--gguf)."
             )

@@ -55,14 +55,6 @@ def test_the_packaged_packs_hold_together_and_give_every_channel_its_lengths(tmp
     }
 
 
-def test_the_shop_page_has_the_lengths_of_the_packaged_policy() -> None:
-    limits = guard.limits()
-    assert packaged().limits == {
-        "title": limits.title, "description": limits.description, "bullet": limits.bullet, "bullets": limits.bullets,
-        "meta_description": limits.meta_description,
-    }  # fmt: skip
-
-
 def test_a_chinese_text_has_half_the_length_and_its_own_label() -> None:
     pack = packaged("search_ad", "zh-CN")
     assert (dict(pack.limits), pack.ai_label) == (

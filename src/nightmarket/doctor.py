@@ -105,6 +105,9 @@ def _writer() -> Iterator[Finding]:
     except SettingMissing as error:
         yield Finding("Writer", "bad", str(error), "See .env.example.")
         return
+    except ModelRefused as error:
+        yield Finding("Writer", "bad", str(error), "nightmarket rollback writer")
+        return
     if isinstance(writer, llm.LocalGenerator):
         yield Finding("Writer", "ok", f"{writer.name}, in this process")
         return

@@ -29,7 +29,7 @@ import pyarrow as pa
 from nightmarket import tracking
 from nightmarket.errors import ModelRefused
 from nightmarket.settings import get_settings
-from nightmarket.weights import Weights, verify
+from nightmarket.weights import Tuned, Weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,7 @@ PRODUCT_CHARACTERS = 320
 
 _day: date | None = None
 
-_TUNED = "tuned.safetensors"
-_ABOUT = "encoder.json"
+_TUNED = Tuned(MINILM, TASK, file="tuned.safetensors", page="encoder.json")
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _serving(state: Path, day: date | None) -> Serving:
     held = tracking.serving(TASK, day)
     if held is None:
         return Serving(MINILM.name, MINILM.digest, MINILM.digest, None)
-    return Serving(f"nightmarket.{TASK}", held.version, _about(held.path)["sha256"][:12], held.path)
+    return Serving(f"nightmarket.{TASK}", held.version, _TUNED.about(held.path)["sha256"][:12], held.path)
 
 
 @lru_cache(maxsize=1)
@@ -210,23 +209,14 @@ def _model(folder: Path | None) -> Any:
         unknown = network.load_state_dict(given, strict=False).unexpected_keys
         if unknown:
             raise ModelRefused(
-                f"{folder}/{_TUNED} has layers that {MINILM.name} lacks: {', '.join(unknown[:3])}."
+                f"{folder}/{_TUNED.file} has layers that {MINILM.name} lacks: {', '.join(unknown[:3])}."
             )
     return model
 
 
 def write_tuned(folder: Path, layers: Mapping[str, np.ndarray]) -> None:
     """Write a tuned version of the packaged encoder: the layers that changed, named as in its file, and their digest."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {layer: np.ascontiguousarray(numbers, np.float32) for layer, numbers in layers.items()},
-        folder / _TUNED,
-    )
-    digest = hashlib.sha256((folder / _TUNED).read_bytes()).hexdigest()
-    about = {"base": MINILM.name, "base_sha256": MINILM.sha256, "sha256": digest, "dimensions": DIMENSIONS}
-    (folder / _ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+    _TUNED.write(folder, layers, dimensions=DIMENSIONS)
 
 
 def tuned_layers(folder: Path) -> dict[str, np.ndarray]:
@@ -237,23 +227,7 @@ def tuned_layers(folder: Path) -> dict[str, np.ndarray]:
     """
     from safetensors.numpy import load_file
 
-    digest = _about(folder)["sha256"]
-    return dict(load_file(verify(folder / _TUNED, digest, name=f"the tuned {MINILM.name}")))
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    try:
-        about = dict(json.loads((folder / _ABOUT).read_text()))
-    except (FileNotFoundError, ValueError) as error:
-        raise ModelRefused(
-            f"{folder} holds no tuned encoder: {error}. Go back to the one before: nightmarket rollback {TASK}"
-        ) from error
-    if about.get("base_sha256") != MINILM.sha256:
-        raise ModelRefused(
-            f"The tuned encoder in {folder} belongs to other packaged weights ({str(about.get('base_sha256'))[:12]}, "
-            f"here {MINILM.digest}). Train it again: nightmarket run --only finetune_encoder"
-        )
-    return about
+    return dict(load_file(_TUNED.verify(folder)))
 
 
 class _Served:

@@ -27,6 +27,7 @@ A message says what happened, with which values, and what to do. Callers catch b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class NightmarketError(Exception):
@@ -103,18 +104,20 @@ class ModelRefused(NightmarketError):
     """Weights or artefacts do not have the digest or the form they must have."""
 
 
-class RuleRefused(NightmarketError):
-    """Rules of the shop are wrong or contradict each other. Nothing was arranged by them.
+class _FileRefused(NightmarketError):
+    """What the shop wrote down for itself is wrong; all of it is told at once.
 
     Attributes:
-        problems: what is wrong, a sentence each, with the ids of the rules and what to do.
+        problems: what is wrong, a sentence each, with where it stands and what to do.
     """
+
+    what: ClassVar[str]
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         listed = "".join(f"\n- {problem}" for problem in self.problems)
         super().__init__(
-            f"The rules for recommendations cannot be used, {len(self.problems)} "
+            f"The {self.what} cannot be used, {len(self.problems)} "
             f"{'problem' if len(self.problems) == 1 else 'problems'}:{listed}"
         )
 
@@ -122,23 +125,16 @@ class RuleRefused(NightmarketError):
         return (type(self), (self.problems,))
 
 
-class PolicyRefused(NightmarketError):
-    """Policy packs are wrong or contradict each other. No text was judged by them.
+class RuleRefused(_FileRefused):
+    """Rules of the shop are wrong or contradict each other. Nothing was arranged by them."""
 
-    Attributes:
-        problems: what is wrong, a sentence each, with file, pack, key, value and what to do.
-    """
+    what = "rules for recommendations"
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        listed = "".join(f"\n- {problem}" for problem in self.problems)
-        super().__init__(
-            f"The policy packs cannot be used, {len(self.problems)} "
-            f"{'problem' if len(self.problems) == 1 else 'problems'}:{listed}"
-        )
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return (type(self), (self.problems,))
+class PolicyRefused(_FileRefused):
+    """Policy packs are wrong or contradict each other. No text was judged by them."""
+
+    what = "policy packs"
 
 
 class ReviewRefused(NightmarketError):

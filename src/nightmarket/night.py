@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nightmarket import ledger
 from nightmarket.errors import NightFailed, NightmarketError, QualityGateFailed
@@ -129,6 +129,9 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
             "publish": partial(products.publish, product),
         }
 
+    def training(module: Any) -> dict[str, Callable[..., Outcome]]:
+        return {"build_examples": module.build_examples, "train": module.train, "promote": module.promote}
+
     def dbt(day: date, run_id: str) -> Outcome:
         return transform.build(day, run_id=run_id) if transform.needs_build() else Outcome(note="unchanged")
 
@@ -139,24 +142,12 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
             "dbt": dbt,
             "extract": transform.extract,
         },
-        "finetune_models": {
-            "build_examples": finetune.build_examples,
-            "train": finetune.train,
-            "promote": finetune.promote,
-        },
+        "finetune_models": training(finetune),
         "refresh_profiles": loop(profiles),
         "refresh_recommendations": loop(recommendations),
         "refresh_product_copy": loop(product_copy),
-        "finetune_encoder": {
-            "build_examples": finetune_encoder.build_examples,
-            "train": finetune_encoder.train,
-            "promote": finetune_encoder.promote,
-        },
-        "finetune_writer": {
-            "build_examples": finetune_writer.build_examples,
-            "train": finetune_writer.train,
-            "promote": finetune_writer.promote,
-        },
+        "finetune_encoder": training(finetune_encoder),
+        "finetune_writer": training(finetune_writer),
     }
 
 

@@ -96,18 +96,20 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NU
 
 def every_night() -> CronPartitionTimetable | PartitionedAtRuntime:
     """The night's own schedule: a run a day by cron, whose partition is that day; without a cron only when asked."""
-    cron = get_settings().schedule
-    if not cron:
-        return PartitionedAtRuntime()
-    return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
+    return _by_day(get_settings().schedule)
 
 
 def once_a_week() -> CronPartitionTimetable | PartitionedAtRuntime:
     """The schedule of what is tuned rarely: a run by cron, for the day it begins on; without a cron only when asked."""
-    cron = get_settings().writer_schedule
-    if not cron:
-        return PartitionedAtRuntime()
-    return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
+    return _by_day(get_settings().writer_schedule)
+
+
+def _by_day(cron: str) -> CronPartitionTimetable | PartitionedAtRuntime:
+    return (
+        CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
+        if cron
+        else PartitionedAtRuntime()
+    )
 
 
 def between_nights() -> CronTriggerTimetable | None:

@@ -12,6 +12,7 @@ counter, so asking again costs a file's first 100 bytes for as long as nobody wr
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import json
 import logging
 import os
@@ -110,6 +111,11 @@ class Training:
     documents: Mapping[str, str]
     tags: Mapping[str, str]
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+
+def pinned(*names: str) -> list[str]:
+    """Exact pip requirements of packages as they are installed here; a local build's suffix does not install elsewhere."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def uri() -> str:

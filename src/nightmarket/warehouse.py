@@ -116,6 +116,19 @@ def read(sql: str, params: Sequence[object] = ()) -> pa.Table:
     raise AssertionError("unreachable")
 
 
+def has_output(table: str) -> bool:
+    """Whether an output table was ever published.
+
+    Raises:
+        WarehouseMissing: this shop has no warehouse yet.
+    """
+    known = read(
+        "select count(*) as n from information_schema.tables where table_schema = 'outputs' and table_name = ?",
+        [table],
+    )
+    return bool(known["n"][0].as_py())
+
+
 def extract(relation: str, day: date, *, key: Sequence[str]) -> Manifest:
     """Write the mart `relation` as it stands into the lake as `day` of the same name, sorted by `key`."""
     rows = read(f"select * from marts.{relation}")

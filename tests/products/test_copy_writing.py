@@ -16,6 +16,7 @@ from nightmarket.products import product_copy
 from nightmarket.products.product_copy import PRODUCT, freely, policies, twins, write, write_many, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.settings import get_settings
+from tests.faulty_endpoint import says, serve
 
 DAY, NEXT, THIRD = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)
 BOTTLE = {
@@ -90,6 +91,14 @@ def test_a_reply_that_the_facts_bear_is_published_word_for_word() -> None:
     assert (text.description, text.free, text.repaired) == (GOOD, 3, 0)
     assert (text.model_name, text.model_version, text.tokens_out) == ("scripted", "v1", 20)
     assert {origin for _, origin in text.judged if origin} == {"free", "facts"}
+
+
+def test_what_an_endpoint_says_is_proven_as_any_free_writing_is() -> None:
+    lie = " It cures colds."
+    with serve(says(GOOD + lie)) as server:
+        text = write(read_sheet(BOTTLE), llm.EndpointGenerator(url=server.url, model="tiny"))
+    assert (text.description, text.free, text.model_name) == (GOOD, 3, "tiny")
+    assert "grammar" not in server.bodies[0]
 
 
 def test_a_key_fact_that_a_reply_leaves_out_is_added_in_a_house_phrasing() -> None:

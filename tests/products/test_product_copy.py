@@ -13,7 +13,7 @@ import pytest
 
 from nightmarket import guard, lake, llm, products
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import PRODUCT, policies, writing
+from nightmarket.products.product_copy import PRODUCT, due, policies, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.text import judge
 from nightmarket.products.product_copy.titles import cut, split_title
@@ -226,6 +226,7 @@ def test_another_prompt_or_policy_is_named_as_the_cause(home: Path, monkeypatch:
     night()
     shelf(CUP, day=NEXT)
     monkeypatch.setattr(product_copy, "PROMPT_VERSION", "another")
+    monkeypatch.setattr(due, "PROMPT_VERSION", "another")
     assert product_copy.make(NEXT, "r2").rows["product_copy"]["change_cause"].to_pylist() == [
         "prompt changed"
     ]
@@ -428,7 +429,7 @@ def test_every_text_that_the_grammar_allows_is_supported(writer: Any) -> None:
 
 def test_a_reply_that_the_facts_do_not_support_gives_way_to_the_template() -> None:
     class Liar:
-        name, version, languages = "liar", "1", frozenset({"en"})
+        name, version, languages, free = "liar", "1", frozenset({"en"}), False
 
         def attempt(self, requests: Any) -> list[llm.Reply]:
             text = "The warranty covers 24 hours. Only $5, call 020 7946 0958."

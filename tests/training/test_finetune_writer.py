@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import date
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,19 +61,17 @@ def test_no_product_and_no_text_is_on_two_sides_and_every_side_has_some(made: li
         assert sum(map(len, sets)) == len(set().union(*sets)), what
 
 
-def test_variants_that_differ_in_colour_size_or_number_are_on_one_side() -> None:
+def test_variants_that_differ_in_colour_size_or_number_are_one_group_and_another_thing_is_not() -> None:
     from nightmarket.products.product_copy.facts import read_sheet
 
-    titles = (
-        "Alder Steel Kettle, Black, 2 Pack",
-        "Alder Steel Kettle, Red",
-        "Alder Steel Kettle 750 ml Small",
-    )
-    found = {
-        pairs.side_of(read_sheet({"product_id": str(n), "title": t, "brand": "Alder"}))
-        for n, t in enumerate(titles)
-    }
-    assert len(found) == 1
+    def group(title: str) -> str:
+        return pairs.group_of(read_sheet({"product_id": "1", "title": title, "brand": "Alder"}))
+
+    assert group("Alder Steel Kettle, Black, 2 Pack") == "alder steel kettle"
+    assert group("Alder Steel Kettle 750 ml Small").startswith("alder steel kettle")
+    titles = ("Alder Steel Kettle, Black", "Alder Steel Kettle, Red", "Alder Small Steel Kettle 2")
+    assert {group(title) for title in titles} == {"alder steel kettle"}
+    assert group("Alder Oak Ladle") == "alder oak ladle"
 
 
 def test_a_text_says_nothing_that_the_facts_do_not_bear_and_asks_as_the_night_asks(
@@ -170,7 +167,7 @@ def test_a_catalogue_of_titles_alone_has_its_names_to_tell() -> None:
 
     sheet = read_sheet({"product_id": "1", "title": "Alder Kettle, Black", "brand": "Alder"})
     said = SimpleNamespace(attempt=lambda _: [llm.Reply("Meet the Alder Kettle.", 9, 6, "stop", False, 6)])
-    found = proof.prove([sheet], said, lambda: 0.0)  # type: ignore[arg-type]
+    found = proof.prove([sheet], said)  # type: ignore[arg-type]
     assert (found.told.tolist(), found.averages["passed"]) == ([1.0], 1.0)
 
 
@@ -210,15 +207,47 @@ def test_what_llama_cpp_serves_says_what_the_tuned_network_says(_shared: None, t
         ]
     opened.save(tmp_path / "model")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["adapters.safetensors", "writer.json"]
-    champion = llm.Champion(
-        "it", "1", tuned.version(tmp_path / "model"), partial(tuned.located, tmp_path / "model")
-    )
+    writer_of = tuned.writer(tmp_path / "model", name="it")
     request = llm.Request((llm.Message("user", "Name three kinds of tea."),), max_tokens=12)
-    with llm.LocalGenerator(champion=champion) as served, llm.LocalGenerator() as packaged:
+    with llm.LocalGenerator(tuned=writer_of) as served, llm.LocalGenerator() as packaged:
         said = served.generate([request])[0].text
         # Blocks of 8 bits decide a near tie otherwise: the first words are no tie.
         assert said.split()[:3] == opened.tokenizer.decode(ids, skip_special_tokens=True).split()[:3]
         assert said != packaged.generate([request])[0].text
+
+
+def test_a_tuning_that_was_killed_goes_on_to_the_same_numbers(
+    _shared: None, made: list[pairs.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nightmarket.training import stepping, writer
+
+    monkeypatch.setattr(writer, "BATCH", 1)
+    monkeypatch.setattr(writer, "LOOKED_AT", 1)
+    monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
+    sides = pairs.on("train", made), pairs.on("validation", made)
+
+    def tuned_by(opened: writer.Writer, checkpoint: Path | None) -> dict[str, list[tuple[int, float]]]:
+        return writer.finetune(opened, *sides, steps=2, parts=1, seed=7, checkpoint=checkpoint)
+
+    whole = writer.open_packaged(7)
+    curves = tuned_by(whole, None)
+    halted, calls = writer.open_packaged(7), []
+    learn = writer.Writer.learning
+
+    def killed(self: writer.Writer, yes: bool) -> None:
+        calls.append(yes)
+        if calls.count(True) == 2:
+            raise KeyboardInterrupt
+        learn(self, yes)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(writer.Writer, "learning", killed)
+        tuned_by(halted, tmp_path / "kept.safetensors")
+    again = writer.open_packaged(7)
+    assert tuned_by(again, tmp_path / "kept.safetensors") == curves
+    assert len(curves["finetune.text.train"]) == 2
+    ours, theirs = again.adapters(), whole.adapters()
+    assert len(ours) == 420 and all(ours[name].equal(theirs[name]) for name in theirs)
 
 
 def test_adapters_of_other_weights_or_changed_ones_are_refused(_shared: None, tmp_path: Path) -> None:
@@ -229,10 +258,10 @@ def test_adapters_of_other_weights_or_changed_ones_are_refused(_shared: None, tm
         tuned.located(tmp_path)
     (tmp_path / "writer.json").write_text(json.dumps(about | {"base_sha256": "0" * 64}))
     with pytest.raises(ModelRefused, match="belongs to other packaged weights"):
-        tuned.version(tmp_path)
+        tuned.digest_of(tmp_path)
     (tmp_path / "writer.json").unlink()
     with pytest.raises(ModelRefused, match="nightmarket rollback writer"):
-        tuned.version(tmp_path)
+        tuned.digest_of(tmp_path)
     (tmp_path / "pickled.bin").write_bytes(b"\x80\x04")
     strange = {"model.layers.0.mlp.router.lora_A.weight": np.zeros((2, 2))}
     tuned.write(tmp_path, strange, scale=1.0)

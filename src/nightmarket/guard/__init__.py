@@ -9,7 +9,7 @@ Not here: what is done about a finding (products), prompts, and the gates over t
 from nightmarket.guard.claims import Claim, claims, kind_of, sentences, unsupported
 from nightmarket.guard.pack_files import read_packs, shop_packs, shop_policy
 from nightmarket.guard.packs import CHANNELS, FIELDS, AiLabel, Breach, Pack, Packs, check, fit, rescan
-from nightmarket.guard.policy import POLICY_VERSION, Limits, banned, limits
+from nightmarket.guard.policy import POLICY_VERSION, banned
 from nightmarket.guard.text import Finding, escape, injection, normalise, personal, scrub
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Breach",
     "Claim",
     "Finding",
-    "Limits",
     "Pack",
     "Packs",
     "banned",
@@ -30,7 +29,6 @@ __all__ = [
     "fit",
     "injection",
     "kind_of",
-    "limits",
     "normalise",
     "personal",
     "read_packs",

@@ -6,7 +6,6 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -29,22 +28,6 @@ _MONEY = re.compile(
     re.IGNORECASE,
 )
 _HANDLE = re.compile(r"(?:微信|wechat|whatsapp|telegram|qq|line id)\s*[:：号]?\s*[\w-]{4,}", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Most characters of each part of a text, and most bullets."""
-
-    title: int
-    description: int
-    bullet: int
-    bullets: int
-    meta_description: int
-
-
-def limits() -> Limits:
-    """The lengths that the policy allows on a shop page."""
-    return Limits(**_policy()["limits"])
 
 
 def banned(text: str, locale: str | None, *, names: Sequence[str] = ()) -> list[Finding]:

@@ -7,21 +7,20 @@ buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard
 """
 
 from datetime import date
-from functools import partial
 
 from nightmarket import tracking
 from nightmarket.errors import SettingMissing
 from nightmarket.llm import tuned
 from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
 from nightmarket.llm.endpoint import EndpointGenerator
-from nightmarket.llm.local import SMOLLM2, Champion, LocalGenerator
+from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
 from nightmarket.llm.replies import ReplyStore
+from nightmarket.llm.tuned import TASK
 from nightmarket.settings import get_settings
 
 __all__ = [
     "SMOLLM2",
     "TASK",
-    "Champion",
     "EndpointGenerator",
     "Failure",
     "Generator",
@@ -31,11 +30,10 @@ __all__ = [
     "ReplyStore",
     "Request",
     "Spent",
+    "TunedWriter",
     "digest",
     "open_generator",
 ]
-
-TASK = "writer"
 
 
 def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerator:
@@ -55,7 +53,7 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
     settings = get_settings()
     store = settings.state / "llm" / "replies.sqlite"
     if settings.generator == "local":
-        return LocalGenerator(store=store, threads=settings.threads, champion=_champion(day))
+        return LocalGenerator(store=store, threads=settings.threads, tuned=_champion(day))
     for name in ("endpoint_url", "endpoint_model"):
         if not getattr(settings, name):
             raise SettingMissing(
@@ -84,9 +82,8 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
     )
 
 
-def _champion(day: date | None) -> Champion | None:
+def _champion(day: date | None) -> TunedWriter | None:
     held = tracking.serving(TASK, day)
     if held is None:
         return None
-    name = f"nightmarket.{TASK}"
-    return Champion(name, held.version, tuned.version(held.path), partial(tuned.located, held.path))
+    return tuned.writer(held.path, name=f"nightmarket.{TASK}", version=held.version)

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, Self
 
 from nightmarket.errors import ReplyInvalid
 
@@ -101,15 +102,31 @@ class Spent:
 
 
 class Generator(Protocol):
-    """Anything that turns requests into replies; `name` and `version` go into published rows."""
+    """Anything that turns requests into replies; a context manager that closes itself.
+
+    Attributes:
+        name, version: go into published rows.
+        languages: that it writes.
+        free: whether it may write in its own words, of which what the facts bear is published; any other is only asked to
+            choose among given ones.
+        spent: what it has done so far.
+    """
 
     name: str
     version: str
     languages: frozenset[str]
+    free: bool
     spent: Spent
 
     def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
-        """A reply for each request, or why it has none, in order; one request's failure takes nothing from another."""
+        """A reply for each request, or why it has none, in order; one request's failure takes nothing from another.
+
+        Each reply is stored as soon as it is whole.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is held; the next `attempt` takes it again."""
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
@@ -118,24 +135,20 @@ class Generator(Protocol):
         Raises:
             ReplyInvalid: a request has no reply; names the first such. What was answered beside it is stored.
         """
-        ...
+        replies = []
+        for outcome in self.attempt(requests):
+            if isinstance(outcome, Failure):
+                raise ReplyInvalid(outcome.reason)
+            replies.append(outcome)
+        return replies
 
-    def close(self) -> None:
-        """Give the weights' memory back; the next `generate` loads them again."""
-        ...
+    def __enter__(self) -> Self:
+        return self
 
-
-def insist(outcomes: Sequence[Reply | Failure]) -> list[Reply]:
-    """The replies, where every request has one.
-
-    Raises:
-        ReplyInvalid: with the reason of the first failure.
-    """
-    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
-    for outcome in outcomes:
-        if isinstance(outcome, Failure):
-            raise ReplyInvalid(outcome.reason)
-    return replies
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def digest(model_version: str, request: Request) -> str:

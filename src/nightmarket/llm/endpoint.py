@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ from pydantic import SecretStr
 
 from nightmarket import grammar
 from nightmarket.errors import NightmarketError, SettingMissing
-from nightmarket.llm.asked import Failure, Reply, Request, Spent, digest, insist
+from nightmarket.llm.asked import Failure, Generator, Reply, Request, Spent, digest
 from nightmarket.llm.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -74,12 +73,14 @@ class _Refused(NightmarketError):
         self.for_all = for_all
 
 
-class EndpointGenerator:
+class EndpointGenerator(Generator):
     """A model behind an OpenAI-compatible endpoint; deadline and budget count from when it was made.
 
     Past the deadline nothing is waited for and nothing begun. Once the budget is spent no call begins; those that are open
     then are heard to their end, so that it can be exceeded by what `concurrency` calls cost.
     """
+
+    free = True
 
     def __init__(
         self,
@@ -128,22 +129,6 @@ class EndpointGenerator:
         self._random = random.Random()
         self._refusal = ""
         self._tls: ssl.SSLContext | None = None
-
-    def __enter__(self) -> EndpointGenerator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """A reply for each request, in order; each is stored as soon as it is whole.
-
-        Raises:
-            ReplyInvalid: a request has no reply; names the endpoint, the model and the first such request.
-        """
-        return insist(self.attempt(requests))
 
     def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         """A reply for each request, or why it has none, in order; several calls are open at once.

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from nightmarket import grammar
 from nightmarket.errors import ReplyInvalid
-from nightmarket.llm.asked import Failure, Message, Reply, Request, Spent, digest, insist
+from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.weights import Weights, verify
 
@@ -33,8 +32,9 @@ CONTEXT_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Champion:
-    """A tuned writer: how rows name it, what its replies are stored by, and where its verified GGUF is once it is needed."""
+class TunedWriter:
+    """A writer made from the packaged one: how rows name it, what its replies are stored by, and where its verified GGUF is
+    once it is needed."""
 
     name: str
     version: str
@@ -42,12 +42,10 @@ class Champion:
     locate: Callable[[], Path]
 
 
-class LocalGenerator:
-    """Weights in GGUF form, run by llama.cpp in this process; a context manager that gives the memory back."""
+class LocalGenerator(Generator):
+    """Weights in GGUF form, run by llama.cpp in this process; a tuned one may write freely, the packaged one invents what it does not know."""
 
     languages = frozenset({"en"})
-    free: bool
-    """Whether it was tuned to write about products in its own words; the packaged weights invent what they do not know."""
 
     def __init__(
         self,
@@ -56,39 +54,22 @@ class LocalGenerator:
         threads: int = 1,
         path: Path | None = None,
         weights: Weights = SMOLLM2,
-        champion: Champion | None = None,
+        tuned: TunedWriter | None = None,
     ) -> None:
         """`path` replaces the packaged file by another GGUF, which must have the digest `weights.sha256`.
 
         Args:
-            champion: a tuned writer instead of the packaged one.
+            tuned: a tuned writer instead of the packaged one.
         """
-        self.name = champion.name if champion else weights.name
-        self.version = champion.version if champion else weights.digest
-        self.free = champion is not None
+        self.name = tuned.name if tuned else weights.name
+        self.version = tuned.version if tuned else weights.digest
+        self.free = tuned is not None
         self.spent = Spent()
-        self._key = champion.digest if champion else weights.digest
-        self._locate = champion.locate if champion else partial(_located, path, weights)
+        self._key = tuned.digest if tuned else weights.digest
+        self._locate = tuned.locate if tuned else partial(_located, path, weights)
         self._threads = threads
         self._store = ReplyStore(store) if store else None
         self._server: Any = None
-
-    def __enter__(self) -> LocalGenerator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """A reply for each request, in order; each is stored as soon as it is there.
-
-        Raises:
-            ReplyInvalid: a grammar cannot be parsed or a prompt is longer than the context; names the request.
-            ModelRefused: the weights do not have the pinned digest.
-        """
-        return insist(self.attempt(requests))
 
     def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
         """A reply for each request, or why it has none, in order; each reply is stored as soon as it is there.

@@ -21,17 +21,17 @@ import numpy as np
 
 from nightmarket.errors import ModelRefused
 from nightmarket.llm.asked import Message, Request
-from nightmarket.llm.local import SMOLLM2, Champion, LocalGenerator
+from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
 from nightmarket.settings import get_settings
-from nightmarket.weights import verify
+from nightmarket.weights import Tuned, verify
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
 
-ADAPTERS = "adapters.safetensors"
-ABOUT = "writer.json"
+TASK = "writer"
+_TUNED = Tuned(SMOLLM2, TASK, file="adapters.safetensors", page="writer.json")
 # Raise it when code here makes another GGUF of the same adapters.
 EXPORT = "1"
 _HEADS = {"self_attn.q_proj": 9, "self_attn.k_proj": 3}
@@ -44,40 +44,21 @@ _ADAPTER = re.compile(r"model\.layers\.(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
 
 def write(folder: Path, adapters: Mapping[str, np.ndarray], *, scale: float) -> None:
     """Write a tuned version: for each linear layer its two matrices, `model.layers.N.<layer>.lora_A.weight` and `_B`."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: np.ascontiguousarray(a, np.float32) for n, a in adapters.items()}, folder / ADAPTERS)
-    about = {
-        "base": SMOLLM2.name, "base_sha256": SMOLLM2.sha256, "scale": scale,
-        "sha256": hashlib.sha256((folder / ADAPTERS).read_bytes()).hexdigest(),
-    }  # fmt: skip
-    (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True))
+    _TUNED.write(folder, adapters, scale=scale)
 
 
-def about(folder: Path) -> dict[str, Any]:
-    """What `write` said of a version.
+def writer(folder: Path, *, name: str, version: str = "") -> TunedWriter:
+    """The tuned writer of a folder as `LocalGenerator` takes it; nothing is exported before it is needed.
 
     Raises:
         ModelRefused: it is no tuned writer, or one of other packaged weights.
     """
-    try:
-        told = dict(json.loads((folder / ABOUT).read_text()))
-    except (FileNotFoundError, ValueError) as error:
-        raise ModelRefused(
-            f"{folder} holds no tuned writer: {error}. Go back to the one before: nightmarket rollback writer"
-        ) from error
-    if told.get("base_sha256") != SMOLLM2.sha256:
-        raise ModelRefused(
-            f"The tuned writer in {folder} belongs to other packaged weights ({str(told.get('base_sha256'))[:12]}, here "
-            f"{SMOLLM2.digest}). Train it again: nightmarket run --only finetune_writer"
-        )
-    return told
+    return TunedWriter(name, version, digest_of(folder), partial(located, folder))
 
 
-def version(folder: Path) -> str:
+def digest_of(folder: Path) -> str:
     """What a tuned writer's replies are stored by: a digest of its adapters and of how they are exported."""
-    return hashlib.sha256(f"{about(folder)['sha256']} {EXPORT}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{_TUNED.about(folder)['sha256']} {EXPORT}".encode()).hexdigest()[:12]
 
 
 def located(folder: Path) -> Path:
@@ -88,16 +69,15 @@ def located(folder: Path) -> Path:
     Raises:
         ModelRefused: adapters or packaged weights are not what they should be, or there is no room for the file.
     """
-    told = about(folder)
     models = get_settings().home.expanduser().resolve() / "models"
-    path = models / f"writer-{version(folder)}.gguf"
+    path = models / f"writer-{digest_of(folder)}.gguf"
     note = path.with_suffix(".json")
     if not (path.exists() and note.exists()):
-        adapters = verify(folder / ADAPTERS, told["sha256"], name="the tuned writer")
+        adapters, scale = _TUNED.verify(folder), float(_TUNED.about(folder)["scale"])
         models.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}.new")
         try:
-            _export(adapters, float(told["scale"]), scratch)
+            _export(adapters, scale, scratch)
             with scratch.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             scratch.replace(path)
@@ -189,8 +169,7 @@ class _Door:
         """For each row of `prompt` what the writer says."""
         import pandas as pd
 
-        served = Champion("nightmarket.writer", "", version(self.folder), partial(located, self.folder))
-        with LocalGenerator(champion=served) as generator:
+        with LocalGenerator(tuned=writer(self.folder, name=f"nightmarket.{TASK}")) as generator:
             replies = generator.generate([Request((Message("user", str(p)),)) for p in frame["prompt"]])
         return pd.DataFrame({"text": [reply.text for reply in replies]})
 

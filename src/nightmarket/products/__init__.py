@@ -130,13 +130,10 @@ def previous(table: str, day: date, columns: tuple[str, ...]) -> pa.Table:
     schema = pa.schema([(c.name, _KINDS[c.sql_type]) for c in output_columns(table)])
     empty = pa.table({name: pa.array([], schema.field(name).type) for name in listed.split(", ")})
     try:
-        known = warehouse.read(
-            "select count(*) as n from information_schema.tables where table_schema = 'outputs' and table_name = ?",
-            [table],
-        )
+        known = warehouse.has_output(table)
     except WarehouseMissing:
-        return empty
-    if known["n"][0].as_py() == 0:
+        known = False
+    if not known:
         return empty
     return warehouse.read(
         f"with l as (select {latest}, max(day) as day from {contract.qualified} where day < ? group by {latest}) "

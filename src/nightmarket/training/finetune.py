@@ -7,7 +7,6 @@ rules (scorecard), aliases (tracking).
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import zlib
@@ -35,6 +34,7 @@ from nightmarket.training import (
     scorecard,
     shadow,
     slices,
+    stepping,
     verdict,
     worst,
 )
@@ -98,15 +98,9 @@ def train(day: date, run_id: str) -> Outcome:
                 rows_in=manifest.rows,
                 note="too little to learn from: no customer came back for another product",
             )
-        # Kept when training is killed: what it had learnt is gone on from. Another training begins with an empty folder.
-        scratch = settings.state / "training" / f"{TASK}-{digest[:12]}"
-        for other in scratch.parent.glob(f"{TASK}-*"):
-            if other != scratch:
-                shutil.rmtree(other, ignore_errors=True)
-        scratch.mkdir(parents=True, exist_ok=True)
-        work = _Work(day, run_id, digest, manifest, catalogue, frozen, scratch, settings)
-        found = tracking.register(TASK, _trained(work))
-        shutil.rmtree(scratch, ignore_errors=True)
+        with stepping.scratch(TASK, digest) as folder:
+            work = _Work(day, run_id, digest, manifest, catalogue, frozen, folder, settings)
+            found = tracking.register(TASK, _trained(work))
     return Outcome(
         rows_in=manifest.rows, rows_out=1, note=f"version {found.version} from {manifest.rows} purchases"
     )
@@ -378,11 +372,8 @@ def _example(popularity: Popularity) -> tuple[dict[str, list[Any]], dict[str, li
 
 
 def _requirements(kind: str) -> list[str]:
-    names = ["mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy"]
-    return [
-        f"{name}=={importlib.metadata.version(name).split('+')[0]}"
-        for name in (*names, *(["torch"] if kind == Mixture.kind else []))
-    ]
+    more = ["torch"] if kind == Mixture.kind else []
+    return tracking.pinned("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "scipy", *more)
 
 
 def _json(report: Mapping[str, Any]) -> str:

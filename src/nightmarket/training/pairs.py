@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ import pyarrow as pa
 
 from nightmarket import guard, lake
 from nightmarket.guard.claims import OWN
-from nightmarket.products.product_copy import writing
-from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy import policies, writing
+from nightmarket.products.product_copy.facts import read_sheets
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.prompts import render
 from nightmarket.training.passages import sentences
@@ -135,23 +136,14 @@ def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pa
 
 
 def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict[str, Any], Sheet]]:
-    """Products with their sheets, in an order that a digest of their ids gives, where there is something to tell."""
-    wanted = [
-        c
-        for c in ("product_id", "title", "brand", "category", "attributes", "status", "locale", "description")
-        if c in products.column_names
-    ]
+    """Products with what a night would say of them, in an order that a digest of their ids gives, where they have a name."""
+    packs = guard.shop_packs()
     ids = products["product_id"].to_pylist()
     drawn = sorted(range(len(ids)), key=lambda n: hashlib.sha256(str(ids[n]).encode()).digest())
-    count = 0
-    for row in products.select(wanted).take(pa.array(drawn, pa.int64())).to_pylist():
-        if count == MOST_PRODUCTS:
-            return
-        sheet = read_sheet(row)
-        if sheet.locale.split("-")[0].lower() not in languages or not sheet.name:
-            continue
-        count += 1
-        yield row, sheet
+    read = read_sheets(products.take(pa.array(drawn, pa.int64())), lambda _: True)
+    held = ((row, policies.hold(sheet, policies.pack_of(sheet, packs))) for row, sheet in read)
+    named = ((r, s) for r, s in held if s.name and s.locale.split("-")[0].lower() in languages)
+    return islice(named, MOST_PRODUCTS)
 
 
 def told(sheet: Sheet, description: str | None, random: np.random.Generator) -> str:
@@ -185,16 +177,22 @@ def own_sentences(sheet: Sheet, description: str | None) -> list[str]:
     return kept[:OWN_SENTENCES]
 
 
-def side_of(sheet: Sheet) -> str:
-    """On which side a product is: decided by its brand and the first words of its name that say what it is.
+def group_of(sheet: Sheet) -> str:
+    """What near-duplicates share: the brand and the first words of the name that say what it is.
 
-    Colours, sizes and numbers are not among them, so variants of a product are on one side.
+    Colours, sizes and numbers are not among them.
     """
     words = [
         w for w in re.findall(r"[^\W\d_]+", f"{sheet.brand or ''} {sheet.name}".lower()) if w not in _MASK
     ]
-    group = " ".join(dict.fromkeys(words[:5])) or sheet.product_id
-    return _TENTHS.get(int(hashlib.sha256(f"side\x1f{group}".encode()).hexdigest()[:8], 16) % 10, "train")
+    return " ".join(dict.fromkeys(words[:5])) or sheet.product_id
+
+
+def side_of(sheet: Sheet) -> str:
+    """On which side a product is; a digest of its group decides."""
+    return _TENTHS.get(
+        int(hashlib.sha256(f"side\x1f{group_of(sheet)}".encode()).hexdigest()[:8], 16) % 10, "train"
+    )
 
 
 def on(side: str, pairs: Sequence[Pair]) -> list[Pair]:

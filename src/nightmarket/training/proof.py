@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,18 +43,14 @@ class Proof:
     texts: tuple[str, ...]
 
 
-def prove(sheets: Sequence[Sheet], writer: llm.Generator, clock: Any) -> Proof:
-    """Let a writer write about each sheet without a grammar, and judge every sentence.
-
-    Args:
-        clock: gives seconds, as `time.perf_counter`.
-    """
-    packs = guard.read_packs()
+def prove(sheets: Sequence[Sheet], writer: llm.Generator) -> Proof:
+    """Let a writer write about each sheet without a grammar, and judge every sentence as a night does."""
+    packs = guard.shop_packs()
     chosen = [policies.pack_of(sheet, packs) for sheet in sheets]
-    began = clock()
+    began = time.perf_counter()
     asked = [freely.request(s, pack) for s, pack in zip(sheets, chosen, strict=True)]
     replies = writer.attempt([replace(r, max_tokens=min(r.max_tokens, MOST_TOKENS)) for r in asked])
-    seconds = clock() - began
+    seconds = time.perf_counter() - began
     told, said, passed, tokens = [], 0, 0, 0
     wrong = {"unsupported": 0, "misbound": 0, "repeated": 0}
     texts: list[str] = []

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from nightmarket.settings import get_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +59,21 @@ class Objective:
     parts: int = 1
     looks: int = HELD_OUT_LOOKS
     patience: int | None = None
+
+
+@contextmanager
+def scratch(task: str, digest: str) -> Iterator[Path]:
+    """The folder of a training of these inputs: kept when it is killed or fails, so that it can go on; removed at its end.
+
+    What another training of the task left is removed at the beginning.
+    """
+    folder = get_settings().state / "training" / f"{task}-{digest[:12]}"
+    for other in folder.parent.glob(f"{task}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def descend(objective: Objective, checkpoint: Path | None) -> Curves:
@@ -119,7 +138,9 @@ def _is_spent(objective: Objective, curves: Curves) -> bool:
     if objective.patience is None:
         return False
     looks = [
-        p for name, p in curves.items() if name.startswith(objective.name) and name.endswith(".held_out")
+        p
+        for name, p in curves.items()
+        if name.startswith(f"{objective.name}.") and name.endswith(".held_out")
     ]
     sums = [sum(values) for values in zip(*([v for _, v in p] for p in looks), strict=True)]
     since = len(sums) - 1 - min(range(len(sums)), key=sums.__getitem__)

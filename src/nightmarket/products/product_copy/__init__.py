@@ -5,7 +5,7 @@ A writer chooses among house phrasings under a grammar made of a product's facts
 reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
 template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
 phrasing (`writing`), asking (`asking`, `freely`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
-what people decided (`reviews`, `desk`), the shared steps (`products`).
+what people decided (`reviews`, `desk`), which texts are due (`due`), the shared steps (`products`).
 
 What a policy pack calls high risk waits for a person (`pending`); what readers saw before stands beside it, as it was. So a
 night may publish two rows of a text, of which one is shown.
@@ -21,24 +21,32 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nightmarket import guard, lake, llm, products
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
 from nightmarket.products.product_copy import policies, reviews, twins
 from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, write, write_many
+from nightmarket.products.product_copy.due import (
+    RECIPE,
+    TAKEN_DOWN,
+    Before,
+    Due,
+    Page,
+    due_texts,
+    is_for_sale,
+)
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.policies import SHOP_PAGE
-from nightmarket.products.product_copy.reviews import BLOCKED, PENDING, PUBLISHED, RETIRED, SHOWN, Key
+from nightmarket.products.product_copy.reviews import BLOCKED, PENDING, PUBLISHED, RETIRED, Key, key_of
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.products.product_copy.text import CHANNEL_FIELDS, Text, retold
+from nightmarket.products.product_copy.text import Text, retold
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import get_settings
 from nightmarket.warehouse import digest
@@ -47,8 +55,6 @@ __all__ = ["PRODUCT", "Text", "by_template", "make", "read_sheet", "write", "wri
 
 log = logging.getLogger(__name__)
 
-# Raise it when code here changes what is written from the same facts, prompt and policy.
-RECIPE = "3"
 CHUNK = 16
 PROGRESS_EVERY = 10
 
@@ -65,44 +71,16 @@ _CLAIM_NUMBERS = ("version", "claim_number")
 _BEFORE = (
     "input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status", "day",
 )  # fmt: skip
-# Digests that no sheet has: what carries one is due again.
-_GONE, _TAKEN_DOWN = digest(RETIRED), digest("taken down")
-Before = Mapping[Key, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A text of a product that is to be written: for which channel, by which policy, and what it replaces."""
-
-    channel: str
-    input_hash: str
-    policy_version: str
-    before: Mapping[str, Any] | None
-    breach: str = ""  # what the live text says against the policy of today
-
-    @property
-    def is_live(self) -> bool:
-        return self.before is not None and self.before["status"] not in (RETIRED, BLOCKED)
-
-
-@dataclass(frozen=True)
-class _Due:
-    """A product of which at least one text is to be written."""
-
-    sheet: Sheet
-    pages: tuple[_Page, ...]
-    rank: tuple[int, int, str]
-
-    def key(self, page: _Page) -> Key:
-        return self.sheet.product_id, page.channel, self.sheet.locale
+# A digest that no sheet has: what comes back is due again.
+_GONE = digest(RETIRED)
 
 
 @dataclass(frozen=True)
 class _Written:
     """What was written of a product; `provisional`: a template until the writer is there again."""
 
-    due: _Due
-    pages: tuple[_Page, ...]
+    due: Due
+    pages: tuple[Page, ...]
     text: Text
     provisional: bool
 
@@ -112,7 +90,7 @@ class _Night:
     """What a night has written so far, and what keeps its copy because the writer was not there."""
 
     written: list[_Written]
-    kept: list[_Due]
+    kept: list[Due]
     spent: Counter[str]
 
 
@@ -123,12 +101,12 @@ def make(day: date, run_id: str) -> Made:
     before, shown = reviews.latest(products.previous("product_copy", day, _BEFORE).to_pylist())
     retired = _retired(catalogue, day, before, packs)
     with llm.open_generator(day) as writer:
-        due = _due(catalogue, day, writer, before, packs)
+        due = due_texts(catalogue, day, writer, before, packs)
         decided = reviews.decide(
             before, shown, day, catalogue, packs,
             stale={e.key(page) for e in due for page in e.pages},
             breached={e.key(page) for e in due for page in e.pages if page.breach},
-            gone={_key(row) for row in retired},
+            gone={key_of(row) for row in retired},
         )  # fmt: skip
         due = _without(due, decided.keys)
         night = _written(due, writer, packs)
@@ -154,7 +132,7 @@ def make(day: date, run_id: str) -> Made:
             if old is not None and made[0]["status"] == PENDING:
                 beside.append(_beside(old, page))
                 if not page.breach:
-                    carried[_key(old), old["version"]] = old["version"]
+                    carried[key_of(old), old["version"]] = old["version"]
     claims += reviews.claims_again(carried, beside, day)
     reached = {w.due.key(page) for w in night.written for page in w.pages}
     kept = {entry.key(page) for entry in night.kept for page in entry.pages}
@@ -206,7 +184,7 @@ def version(day: date) -> str:
     return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, who, budget)
 
 
-def _written(due: Sequence[_Due], writer: llm.Generator, packs: guard.Packs) -> _Night:
+def _written(due: Sequence[Due], writer: llm.Generator, packs: guard.Packs) -> _Night:
     """Write from the front of the queue up to the budget.
 
     Products are asked about side by side, but each counts as if it had been asked alone: which are written does not depend
@@ -242,7 +220,7 @@ def _written(due: Sequence[_Due], writer: llm.Generator, packs: guard.Packs) -> 
     return night
 
 
-def _stand_in(entry: _Due, night: _Night, packs: guard.Packs) -> None:
+def _stand_in(entry: Due, night: _Night, packs: guard.Packs) -> None:
     """Without a writer, copy that may stand stays; what is missing or must not stay is written by template for now."""
     needed = tuple(page for page in entry.pages if not page.is_live or page.breach)
     if needed:
@@ -251,7 +229,7 @@ def _stand_in(entry: _Due, night: _Night, packs: guard.Packs) -> None:
         night.kept.append(entry)
 
 
-def _without(due: Sequence[_Due], decided: Collection[Key]) -> list[_Due]:
+def _without(due: Sequence[Due], decided: Collection[Key]) -> list[Due]:
     """The queue without texts that somebody decided about: what is due of them is written in the next night."""
     left = [replace(e, pages=tuple(p for p in e.pages if e.key(p) not in decided)) for e in due]
     return [entry for entry in left if entry.pages]
@@ -270,13 +248,13 @@ def _live_texts(
     return {key: rows[shown[key]["version"]] for key, rows in reviews.history(keys, day).items()}
 
 
-def _beside(live: Mapping[str, Any], page: _Page) -> dict[str, Any]:
+def _beside(live: Mapping[str, Any], page: Page) -> dict[str, Any]:
     """The row of what readers see while a new text waits: as it was, or taken down where it must not be said any more."""
     if not page.breach:
         return dict(live)
     assert page.before is not None
     last = dict(live) | {"version": page.before["version"]}
-    return _hidden(last, BLOCKED, _TAKEN_DOWN, f"must not stay until the new text is approved: {page.breach}")
+    return _hidden(last, BLOCKED, TAKEN_DOWN, f"must not stay until the new text is approved: {page.breach}")
 
 
 def _on(channel: str, text: Text, sheet: Sheet, packs: guard.Packs) -> Text:
@@ -297,7 +275,7 @@ def _retired(catalogue: pa.Table, day: date, before: Before, packs: guard.Packs)
     more; the text stays for the record."""
     statuses = _column(catalogue, "status") or [None] * catalogue.num_rows
     states = dict(zip(_column(catalogue, "product_id"), statuses, strict=True))
-    shelf = {product for product, state in states.items() if _is_for_sale(state)}
+    shelf = {product for product, state in states.items() if is_for_sale(state)}
     wanted = policies.channels(packs)
     causes = {
         key: f"the product is {states.get(key[0]) or 'not in the catalogue'}"
@@ -306,20 +284,17 @@ def _retired(catalogue: pa.Table, day: date, before: Before, packs: guard.Packs)
         for key, old in before.items()
         if (key[0] not in shelf or key[1] not in wanted) and old["status"] != RETIRED
     }
-    return [_hidden(row, RETIRED, _GONE, causes[_key(row)]) for row in _old_rows(causes.keys(), day)]
+    return [_hidden(row, RETIRED, _GONE, causes[key_of(row)]) for row in _old_rows(causes.keys(), day)]
 
 
-def _taken_down(pages: Mapping[Key, _Page], day: date) -> list[dict[str, Any]]:
+def _taken_down(pages: Mapping[Key, Page], day: date) -> list[dict[str, Any]]:
     """Rows that take live copy down which says what the policy of today forbids; its product comes first in the next night."""
     rows = []
     for row in _old_rows(pages.keys(), day):
-        page = pages[_key(row)]
+        page = pages[key_of(row)]
         what = "facts" if row["policy_version"] == page.policy_version else "policy"
-        rows.append(_hidden(row, BLOCKED, _TAKEN_DOWN, f"{what} changed: {page.breach}"))
+        rows.append(_hidden(row, BLOCKED, TAKEN_DOWN, f"{what} changed: {page.breach}"))
     return rows
-
-
-_key = reviews.key_of
 
 
 def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
@@ -328,7 +303,7 @@ def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
         return []
     found: dict[Key, dict[str, Any]] = {}
     for row in products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist():
-        if (key := _key(row)) in keys:
+        if (key := key_of(row)) in keys:
             waits = row["status"] == PENDING and key in found
             found[key] = found[key] | {"version": row["version"]} if waits else row
     return list(found.values())
@@ -346,130 +321,9 @@ def _hidden(row: Mapping[str, Any], status: str, input_hash: str, cause: str) ->
     }
 
 
-def _is_for_sale(status: str | None) -> bool:
-    """A shop that says nothing of a product sells it."""
-    return (status or "active") == "active"
-
-
-def _due(
-    catalogue: pa.Table, day: date, writer: llm.Generator, before: Before, packs: guard.Packs
-) -> list[_Due]:
-    """Products whose copy is missing or stale, in the order of the queue.
-
-    First live copy that says what its pack of today forbids, with what was taken down for it; then live copy that is only too
-    long for it, then other stale copy, then new products by purchases, then by id.
-    """
-    wanted_on = policies.channels(packs)
-    bought = _bought(day) if len(before) < catalogue.num_rows * len(wanted_on) else {}
-    due: list[_Due] = []
-    tops = {str(path or "").split(">")[0].strip().lower() for path in _column(catalogue, "category")}
-    wanted = [
-        c
-        for c in ("product_id", "title", "brand", "category", "attributes", "status", "locale", "description")
-        if c in catalogue.column_names
-    ]
-    for product in catalogue.select(wanted).to_pylist():
-        if not _is_for_sale(product.get("status")):
-            continue
-        sheet = read_sheet(product, not_brands=tops)
-        pages = tuple(_pages(sheet, writer.version, before, packs, wanted_on))
-        if pages:
-            place = min(_place(page) for page in pages)
-            due.append(_Due(sheet, pages, (place, -bought.get(sheet.product_id, 0), sheet.product_id)))
-    return sorted(_rescanned(due, day, packs), key=lambda entry: entry.rank)
-
-
-def _pages(
-    sheet: Sheet, model_version: str, before: Before, packs: guard.Packs, channels: Sequence[str]
-) -> Iterator[_Page]:
-    """The texts of a product that are missing or stale."""
-    of_page = input_hash(sheet, model_version, policies.pack_of(sheet, packs))
-    for channel in channels:
-        version = policies.version_of(policies.pack_of(sheet, packs, channel))
-        hashed = of_page if channel == SHOP_PAGE else digest(of_page, channel, version)
-        old = before.get((sheet.product_id, channel, sheet.locale))
-        if old is None or old["input_hash"] != hashed:
-            yield _Page(channel, hashed, version, old)
-
-
-def _place(page: _Page) -> int:
-    """Which part of the queue a text stands in, breaches apart."""
-    return 3 if page.before is None else 0 if page.before["input_hash"] == _TAKEN_DOWN else 2
-
-
-def _rescanned(due: Sequence[_Due], day: date, packs: guard.Packs) -> list[_Due]:
-    """The queue with the breaches of live texts. Every pack that changed has made its products due."""
-    live = {entry.key(page): entry.sheet for entry in due for page in entry.pages if page.is_live}
-    if not live:
-        return list(due)
-    columns = ("title", "description", "bullets", "meta_description", "status")
-    rows = []
-    for row in products.previous("product_copy", day, columns).to_pylist():
-        if (sheet := live.get(_key(row))) is None or row["status"] not in SHOWN:
-            continue
-        title, body = CHANNEL_FIELDS[row["channel"]]
-        told = {title: row["title"], body: row["description"]}
-        rows.append(row | told | {"certificates": sheet.certificates, "names": sheet.names})
-    found: dict[Key, list[guard.Breach]] = {}
-    for (product, channel, locale), breaches in guard.rescan(
-        rows, lambda row: policies.pack_of(live[_key(row)], packs, row["channel"])
-    ):
-        # What policy.toml leaves in a title is the catalogue's own name.
-        of_title = CHANNEL_FIELDS[channel][0]
-        if mine := [b for b in breaches if b.kind != "banned" or b.field != of_title]:
-            found[product, channel, locale] = mine
-    return [_ranked(entry, found) if found else entry for entry in due]
-
-
-def _ranked(entry: _Due, found: Mapping[Key, Sequence[guard.Breach]]) -> _Due:
-    """A product at the place in the queue that the breaches of its live texts give it."""
-    place, pages = entry.rank[0], []
-    for page in entry.pages:
-        breaches = found.get(entry.key(page), ())
-        # A text that is too long is no wrong word: it is rewritten early, and stays until then.
-        said = [breach for breach in breaches if breach.kind not in ("length", "count")]
-        place = min(place, 0 if said else 1 if breaches else place)
-        pages.append(replace(page, breach=policies.said(said[0])) if said else page)
-    return replace(entry, pages=tuple(pages), rank=(place, *entry.rank[1:]))
-
-
 def _column(catalogue: pa.Table, name: str) -> list[Any]:
     values: list[Any] = catalogue[name].to_pylist() if name in catalogue.column_names else []
     return values
-
-
-def input_hash(sheet: Sheet, model_version: str, pack: guard.Pack) -> str:
-    """A digest of all that decides a product's copy. Facts that are never told (stock codes, price, description) do not enter."""
-    facts = [(fact.attribute, fact.value) for fact in sheet.facts]
-    removed = [
-        (gone.attribute, gone.value, gone.verdict)
-        for gone in sheet.removed
-        if gone.attribute != "description"
-    ]
-    told = [
-        sheet.title,
-        sheet.name,
-        sheet.details,
-        sheet.brand,
-        sheet.category,
-        facts,
-        removed,
-        sorted(sheet.certificates),
-    ]
-    return digest(
-        json.dumps(told, ensure_ascii=False),
-        sheet.locale,
-        PROMPT_VERSION,
-        policies.version_of(pack),
-        model_version,
-        RECIPE,
-    )
-
-
-def _bought(day: date) -> dict[str, int]:
-    """Purchases of each product so far."""
-    counted = pc.value_counts(lake.read("purchases", day, ["product_id"])["product_id"])
-    return {row["values"]: row["counts"] for row in counted.to_pylist()}
 
 
 def _told_before(day: date) -> dict[Key, dict[str, str]]:
@@ -478,14 +332,14 @@ def _told_before(day: date) -> dict[Key, dict[str, str]]:
     versions: dict[Key, int] = {}
     columns = ("attribute", "value", "verdict")
     for row in products.previous("copy_claims", day, columns).to_pylist():
-        if versions.get(_key(row)) != row["version"]:  # of two texts the one that waits is the later
-            versions[_key(row)], told[_key(row)] = row["version"], {}
+        if versions.get(key_of(row)) != row["version"]:  # of two texts the one that waits is the later
+            versions[key_of(row)], told[key_of(row)] = row["version"], {}
         if row["attribute"] and row["verdict"] == "supported":
-            told[_key(row)][row["attribute"]] = row["value"]
+            told[key_of(row)][row["attribute"]] = row["value"]
     return told
 
 
-def _cause(page: _Page, text: Text, told: Mapping[str, str]) -> str:
+def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
     """Why the copy was written, with the names of what changed."""
     old = page.before
     if old is None:
@@ -517,7 +371,7 @@ def _cause(page: _Page, text: Text, told: Mapping[str, str]) -> str:
 
 
 def _rows(
-    written: _Written, page: _Page, text: Text, told: Mapping[str, str], live: Mapping[str, Any] | None
+    written: _Written, page: Page, text: Text, told: Mapping[str, str], live: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of a text and its claims; `live`: what readers see of a text of high risk."""
     sheet = written.due.sheet

@@ -77,7 +77,7 @@ def _draft(sheet: Sheet, packs: guard.Packs, writer: llm.Generator) -> _Draft:
     language = sheet.locale.split("-")[0].lower()
     if language not in writer.languages:
         draft.reason = f"the writer does not write {language}"
-    elif getattr(writer, "free", False) and draft.plan.body:
+    elif writer.free and draft.plan.body:
         draft.is_free, draft.asked = True, freely.request(held, pack)
     elif draft.plan.is_choice:
         draft.asked = _by_grammar(held, draft.plan)

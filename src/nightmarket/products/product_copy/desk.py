@@ -7,7 +7,7 @@ On the list is what waits for a person, and a sample of what was published witho
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightmarket import guard, lake, ledger, warehouse
-from nightmarket.contracts import OUTPUTS
+from nightmarket.contracts import output_columns
 from nightmarket.errors import ReviewRefused, WarehouseMissing
 from nightmarket.products.product_copy import policies, reviews
 from nightmarket.products.product_copy.reviews import PENDING, PUBLISHED, SHOWN, Key, Row
@@ -136,7 +136,7 @@ def edit(
     if len(rows) > 1:
         several = ", ".join(f"{row['channel']} {row['locale']}" for row in rows)
         raise ReviewRefused(f"Product {product} has several texts ({several}): say --channel and --locale.")
-    sheet = reviews.read_sheets(_catalogue(), {product}).get(product)
+    sheet = reviews.sheets_of(_catalogue(), {product}).get(product)
     if sheet is None:
         raise ReviewRefused(f"Product {product} is not in the catalogue any more: its copy is retired.")
     pack = policies.pack_of(sheet, guard.shop_packs(), rows[0]["channel"])
@@ -219,14 +219,9 @@ def _catalogue() -> pa.Table:
 
 def _current(table: str, product: str | None) -> list[dict[str, Any]]:
     """The latest rows of all texts, or of those of one product."""
-    known: Mapping[str, list[Any]] = warehouse.read(
-        "select count(*) as n from information_schema.tables where table_schema = 'outputs' and table_name = ?", [table]
-    ).to_pydict()  # fmt: skip
-    if not known["n"][0]:
+    if not warehouse.has_output(table):
         raise WarehouseMissing(f"Shop `{get_settings().shop}` has no copy yet: run a night first.")
-    names = ", ".join(
-        dict.fromkeys([*(c.name for c in OUTPUTS[table].columns), "day", "model_name", "model_version"])
-    )
+    names = ", ".join(column.name for column in output_columns(table))
     where, params = ("where product_id = ?", [product]) if product is not None else ("", [])
     return warehouse.read(
         f"select {names} from outputs.{table}_current {where} order by product_id, channel, locale, version"

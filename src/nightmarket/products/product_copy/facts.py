@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
+
+import pyarrow as pa
 
 from nightmarket import guard
 from nightmarket.guard.claims import OWN, Verdict, kind_of, kinds, plain_key, truth
@@ -18,6 +20,9 @@ from nightmarket.products.product_copy.policies import certificates
 from nightmarket.products.product_copy.sheet import Fact, Removed, Sheet
 from nightmarket.products.product_copy.titles import clean_title, cut, sayable, split_title
 
+_READ = (
+    "product_id", "title", "brand", "category", "attributes", "status", "locale", "description",
+)  # fmt: skip
 MOST_VALUE_CHARACTERS = 80
 MOST_FACTS = 6
 MOST_HEARD = 5
@@ -52,6 +57,17 @@ _UNITS: dict[str, dict[str, float]] = {
     "length": {"mm": 1, "cm": 10, "m": 1000, "in": 25.4, "inch": 25.4, "inches": 25.4, "ft": 304.8, "feet": 304.8, "毫米": 1, "厘米": 10, "米": 1000, "英寸": 25.4},
 }  # fmt: skip
 _CONTRADICTED_BY_TITLE = ("volume", "power", "voltage", "mass")
+
+
+def read_sheets(
+    catalogue: pa.Table, wanted: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[tuple[dict[str, Any], Sheet]]:
+    """The rows of the mart `products` that are wanted, in their order, each with its sheet."""
+    paths = catalogue["category"].to_pylist() if "category" in catalogue.column_names else []
+    departments = {str(path or "").split(">")[0].strip().lower() for path in paths}
+    for product in catalogue.select([c for c in _READ if c in catalogue.column_names]).to_pylist():
+        if wanted(product):
+            yield product, read_sheet(product, not_brands=departments)
 
 
 def read_sheet(product: Mapping[str, Any], *, not_brands: Container[str] = ()) -> Sheet:

@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from nightmarket import guard, ledger, warehouse
-from nightmarket.contracts import OUTPUTS
+from nightmarket.contracts import output_columns
 from nightmarket.products.product_copy import policies, writing
-from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.facts import read_sheets
 from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.products.product_copy.text import (
     CHANNEL_FIELDS,
@@ -37,9 +37,6 @@ Row = Mapping[str, Any]
 PENDING, APPROVED, PUBLISHED, BLOCKED, RETIRED = "pending", "approved", "published", "blocked", "retired"
 SHOWN = (APPROVED, PUBLISHED)
 TOLD = ("title", "description", "bullets", "meta_description")
-_SHEET_READS = (
-    "product_id", "title", "brand", "category", "attributes", "status", "locale", "description",
-)  # fmt: skip
 
 
 @dataclass
@@ -89,6 +86,23 @@ class _Question:
         } | changes  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What becomes of a decision.
+
+    Attributes:
+        what: to count.
+        row: of the text; None: the decision does not hold any more.
+        made: the text, where it is new.
+        restated: the version whose text, and so whose claims, stand again.
+    """
+
+    what: str
+    row: dict[str, Any] | None = None
+    made: Text | None = None
+    restated: int | None = None
+
+
 def key_of(row: Row) -> Key:
     return row["product_id"], row["channel"], row["locale"]
 
@@ -127,7 +141,7 @@ def decide(
     decided = Decided()
     if not asked:
         return decided
-    texts, sheets = history(asked, day), read_sheets(catalogue, {key[0] for key in asked})
+    texts, sheets = history(asked, day), sheets_of(catalogue, {key[0] for key in asked})
     origin: dict[tuple[Key, int], int] = {}
     for key, review in asked.items():
         versions_of, number = texts[key], shown[key]["version"] if key in shown else None
@@ -142,53 +156,49 @@ def decide(
         if sheet is None:
             continue
         pack = policies.pack_of(sheet, packs, key[1])
-        answer, made, what = _answer(question, sheet, pack, stale=key in stale, breached=key in breached)
-        decided.counts[what] += 1
-        if answer is None:
+        answer = _answer(question, sheet, pack, stale=key in stale, breached=key in breached)
+        decided.counts[answer.what] += 1
+        if answer.row is None:
             continue
         decided.keys.add(key)
-        decided.rows.append(answer)
-        if made is not None:
-            decided.claims += claim_rows(made, answer)
-        elif (restated := answer.pop("restated", None)) is not None:
-            origin[key, restated] = answer["version"]
+        decided.rows.append(answer.row)
+        if answer.made is not None:
+            decided.claims += claim_rows(answer.made, answer.row)
+        elif answer.restated is not None:
+            origin[key, answer.restated] = answer.row["version"]
     decided.claims += claims_again(origin, decided.rows, day)
     return decided
 
 
-def _answer(
-    asked: _Question, sheet: Sheet, pack: guard.Pack, *, stale: bool, breached: bool
-) -> tuple[dict[str, Any] | None, Text | None, str]:
-    """The row of a decision (None: it does not hold any more), its text where that is new, and what to count."""
+def _answer(asked: _Question, sheet: Sheet, pack: guard.Pack, *, stale: bool, breached: bool) -> _Answer:
     row, review = asked.row, asked.review
     decision = review["decision"] if review else "reject"
     if review is not None and decision == "approve":
         if stale and unborne(row, sheet, pack):
-            return None, None, "approved, but the facts of today do not bear it"
-        return asked.again(row, asked.said, status=APPROVED, restated=row["version"]), None, "approved"
+            return _Answer("approved, but the facts of today do not bear it")
+        return _Answer("approved", asked.again(row, asked.said, status=APPROVED), restated=row["version"])
     if review is not None and decision == "edit":
         made = edited(review["text"], sheet, pack)
         if isinstance(made, str):
-            return None, None, "edited, but the facts of today do not bear it"
-        return asked.again(row, asked.said, **_of_edit(made, row)), made, "edited"
+            return _Answer("edited, but the facts of today do not bear it")
+        return _Answer("edited", asked.again(row, asked.said, **_of_edit(made, row)), made)
     if row["status"] == PENDING:
         if breached:
-            return None, None, "rejected, and what is shown must go"
+            return _Answer("rejected, and what is shown must go")
         if asked.shown is None:
-            return asked.again(row, asked.said, status=BLOCKED), None, "rejected"
-        cause = f"{asked.said}; version {asked.shown['version']} stands"
-        kept = asked.again(asked.shown, cause, restated=asked.shown["version"])
-        return kept, None, "rejected"
+            return _Answer("rejected", asked.again(row, asked.said, status=BLOCKED))
+        stands = asked.shown["version"]
+        cause = f"{asked.said}; version {stands} stands"
+        return _Answer("rejected", asked.again(asked.shown, cause), restated=stands)
     for earlier in earlier_texts(row, asked.versions.values()):
         if not unborne(earlier, sheet, pack):
             cause = f"{asked.said}; version {earlier['version']} stands again"
-            back = asked.again(
-                earlier, cause, restated=earlier["version"], policy_version=policies.version_of(pack)
-            )
-            return back, None, "rolled back" if decision == "rollback" else "rejected"
+            back = asked.again(earlier, cause, policy_version=policies.version_of(pack))
+            what = "rolled back" if decision == "rollback" else "rejected"
+            return _Answer(what, back, restated=earlier["version"])
     if decision == "rollback":
-        return None, None, "not rolled back: no earlier text that the facts of today bear"
-    return asked.again(row, asked.said, status=BLOCKED), None, "rejected"
+        return _Answer("not rolled back: no earlier text that the facts of today bear")
+    return _Answer("rejected", asked.again(row, asked.said, status=BLOCKED))
 
 
 def earlier_texts(row: Row, versions: Iterable[Row]) -> list[Row]:
@@ -265,16 +275,10 @@ def _of_edit(made: Text, row: Row) -> dict[str, Any]:
     }
 
 
-def read_sheets(catalogue: pa.Table, wanted: Collection[str]) -> dict[str, Sheet]:
+def sheets_of(catalogue: pa.Table, wanted: Collection[str]) -> dict[str, Sheet]:
     """The facts of some products of a catalogue."""
-    paths = catalogue["category"].to_pylist() if "category" in catalogue.column_names else []
-    tops = {str(path or "").split(">")[0].strip().lower() for path in paths}
-    columns = [name for name in _SHEET_READS if name in catalogue.column_names]
-    return {
-        product["product_id"]: read_sheet(product, not_brands=tops)
-        for product in catalogue.select(columns).to_pylist()
-        if product["product_id"] in wanted
-    }
+    found = read_sheets(catalogue, lambda product: product["product_id"] in wanted)
+    return {product["product_id"]: sheet for product, sheet in found}
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -336,8 +340,7 @@ def _rows_of(table: str, keys: Collection[Key], day: date) -> list[dict[str, Any
     """Every published row of these products before a day, older days first."""
     if not keys:
         return []
-    names = [c.name for c in OUTPUTS[table].columns]
-    listed = ", ".join(dict.fromkeys([*names, "day", "model_name", "model_version"]))
+    listed = ", ".join(column.name for column in output_columns(table))
     return warehouse.read(
         f"select {listed} from outputs.{table} where day < ? and list_contains(?, product_id) order by day, version",
         [day, sorted({key[0] for key in keys})],

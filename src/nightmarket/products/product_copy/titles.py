@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from nightmarket import guard
 from nightmarket.products.product_copy.sheet import Removed
 
+# No channel shows more; what a pack allows less of is cut for it.
+MOST_TITLE_CHARACTERS = 150
 MOST_NAME_CHARACTERS = 80
 _HAN = re.compile(r"[\u3400-\u9fff]")
 
 
 def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) -> str:
-    """A title without markup, shouting, promises or contact data, at most as long as the policy allows."""
+    """A title without markup, shouting, promises or contact data, at most 150 characters long."""
     title = re.sub(r"([!?*~★☆✨\-_=]){2,}", r"\1", guard.normalise(raw)).strip(" !*~★☆-–—,;:|")
     if found := guard.injection(title):
         removed.append(Removed("title", title[found[0].start :][:200], "speaks to a model", "unsupported"))
@@ -28,7 +30,7 @@ def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) 
         title = re.sub(r"(?<=[\u3400-\u9fff]) (?=[\u3400-\u9fff])", "", title)
     if title.isupper() and len(re.findall(r"[A-Z]", title)) > 5:
         title = _unshout(title)
-    return cut(" ".join(title.split()).strip(" ,;|-–—&"), guard.limits().title)
+    return cut(" ".join(title.split()).strip(" ,;|-–—&"), MOST_TITLE_CHARACTERS)
 
 
 def sayable(name: str, title: str, lang: str, names: Sequence[str], removed: list[Removed]) -> str:
