@@ -106,9 +106,13 @@ def _writer() -> Iterator[Finding]:
         yield Finding("Writer", "bad", str(error), "See .env.example.")
         return
     except ModelRefused as error:
-        yield Finding("Writer", "bad", str(error), "nightmarket rollback writer")
+        is_ours = get_settings().generator == "local"
+        todo = (
+            "nightmarket rollback writer" if is_ours else "See NIGHTMARKET_GENERATOR_MODEL in .env.example."
+        )
+        yield Finding("Writer", "bad", str(error), todo)
         return
-    if isinstance(writer, llm.LocalGenerator):
+    if not isinstance(writer, llm.EndpointGenerator):
         yield Finding("Writer", "ok", f"{writer.name}, in this process")
         return
     answers, said = writer.look()

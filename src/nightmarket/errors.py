@@ -15,6 +15,7 @@ NightmarketError
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
 ├── RuleRefused           rules of the shop cannot hold together; lists every problem
 ├── PolicyRefused         a file of policy packs is wrong or contradicts itself; lists every problem
+├── CandidatesRefused     a file of candidate writers is wrong; lists every problem
 ├── ReviewRefused         a decision about copy cannot be taken; says why, and nothing was written down
 ├── ComputeFailed         partitions cannot be read, run or put together
 ├── ReplyInvalid          a model's reply does not fit its form
@@ -135,6 +136,12 @@ class PolicyRefused(_FileRefused):
     """Policy packs are wrong or contradict each other. No text was judged by them."""
 
     what = "policy packs"
+
+
+class CandidatesRefused(_FileRefused):
+    """A file of candidate writers is wrong. None of them was tried."""
+
+    what = "candidates of writers.toml"
 
 
 class ReviewRefused(NightmarketError):

@@ -32,7 +32,7 @@ DAGS = (
 )  # fmt: skip
 """The DAGs of a night in the order in which one process runs them."""
 
-WHEN_ASKED = ("finetune_writer",)
+WHEN_ASKED = ("finetune_writer", "bake_off")
 """DAGs that are part of no night, and run in one process when they are named."""
 
 AFTER: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +43,7 @@ AFTER: Mapping[str, tuple[str, ...]] = {
     "refresh_product_copy": ("build_warehouse",),
     "finetune_encoder": ("build_warehouse",),
     "finetune_writer": (),
+    "bake_off": (),
 }
 """Which DAGs must have succeeded before one can begin; the assets say the same to Airflow."""
 
@@ -119,7 +120,7 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
     """The steps of each DAG in order, each a function of the day, and of the run's id where it takes one."""
     from nightmarket import landing, products, quality, transform
     from nightmarket.products import product_copy, profiles, recommendations
-    from nightmarket.training import finetune, finetune_encoder, finetune_writer
+    from nightmarket.training import bake_off, finetune, finetune_encoder, finetune_writer
 
     def loop(module: object) -> dict[str, Callable[..., Outcome]]:
         product: products.Product = module.PRODUCT  # type: ignore[attr-defined]
@@ -148,6 +149,7 @@ def steps() -> dict[str, dict[str, Callable[..., Outcome]]]:
         "refresh_product_copy": loop(product_copy),
         "finetune_encoder": training(finetune_encoder),
         "finetune_writer": training(finetune_writer),
+        "bake_off": {"build_examples": finetune_writer.build_examples, "compare": bake_off.compare},
     }
 
 

@@ -104,12 +104,13 @@ def once_a_week() -> CronPartitionTimetable | PartitionedAtRuntime:
     return _by_day(get_settings().writer_schedule)
 
 
+def when_asked() -> PartitionedAtRuntime:
+    """The schedule of what runs when somebody asks, for a day."""
+    return PartitionedAtRuntime()
+
+
 def _by_day(cron: str) -> CronPartitionTimetable | PartitionedAtRuntime:
-    return (
-        CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d")
-        if cron
-        else PartitionedAtRuntime()
-    )
+    return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d") if cron else when_asked()
 
 
 def between_nights() -> CronTriggerTimetable | None:

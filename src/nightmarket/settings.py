@@ -104,10 +104,20 @@ class Settings(BaseSettings):
         3, ge=1, description="Days after which copy that waits for a person is rejected."
     )
 
-    generator: Literal["local", "endpoint"] = Field(
-        "local",
-        description="Who writes: `local` (the packaged weights, in this process) or `endpoint` (a server).",
+    bake_off_pairs: int = Field(
+        256, ge=0, description="Most pairs that a bake-off tunes a candidate on, of 16, 64, 256 and 1024."
     )
+
+    generator: Literal["local", "network", "endpoint"] = Field(
+        "local",
+        description="Who writes: `local` (the packaged weights, in this process), `network` (another model, here, on a GPU "
+        "where there is one) or `endpoint` (a server).",
+    )
+    generator_model: str | None = Field(
+        None,
+        description="Of `network`: a folder of safetensors, or owner/model@commit of the Hugging Face Hub.",
+    )
+    generator_languages: str = Field("en", description="Languages that this model writes, with commas.")
     endpoint_url: str | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint, such as https://models.example.com/v1."
     )

@@ -83,17 +83,13 @@ class DataSet:
     context: str
 
 
-@dataclass(frozen=True)
-class Training:
-    """Everything a finished training hands over to be logged and registered.
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Everything that is logged of a run in which something was measured.
 
     Attributes:
-        inputs_digest: tells what went in (data and recipe); the same digest is never registered twice.
-        model: a folder named `model`, of safetensors and JSON files, that is copied whole.
-        loader: module whose `_load_pyfunc(folder)` gives an object with `predict`.
-        example: (input, output) frames as columns of values; the signature is theirs.
-        requirements: exact pip requirements to serve it.
-        documents: file name -> text, logged as artefacts; `model_card.md` also becomes the version's description.
+        inputs_digest: tells what went in (data and recipe); the same digest is never logged twice.
+        documents: file name -> text, logged as artefacts.
         curves: measure -> (step, value), logged as the steps of a metric.
     """
 
@@ -104,13 +100,27 @@ class Training:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     datasets: Sequence[DataSet]
+    documents: Mapping[str, str]
+    tags: Mapping[str, str]
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Study):
+    """Everything a finished training hands over to be logged and registered.
+
+    Attributes:
+        model: a folder named `model`, of safetensors and JSON files, that is copied whole.
+        loader: module whose `_load_pyfunc(folder)` gives an object with `predict`.
+        example: (input, output) frames as columns of values; the signature is theirs.
+        requirements: exact pip requirements to serve it.
+        documents: as of a study; `model_card.md` also becomes the version's description.
+    """
+
     model: Path
     loader: str
     example: tuple[Mapping[str, Sequence[Any]], Mapping[str, Sequence[Any]]]
     requirements: Sequence[str]
-    documents: Mapping[str, str]
-    tags: Mapping[str, str]
-    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 def pinned(*names: str) -> list[str]:
@@ -167,11 +177,10 @@ def register(task: str, training: Training) -> Version:
         if found is None:
             mlflow, client = _mlflow()
             experiment_id = _experiment(client, task)
-            for left in client.search_runs(
-                [experiment_id], f"tags.inputs_digest = '{training.inputs_digest}'"
-            ):
+            for left in _runs_of(client, experiment_id, training.inputs_digest):
                 client.delete_run(left.info.run_id)
-            run_id, model = _log(mlflow, client, experiment_id, task, training)
+            with _logged(mlflow, client, experiment_id, task, training) as run_id:
+                model = _log_model(mlflow, training)
             _ensure_model(client, task)
             tags = {
                 "inputs_digest": training.inputs_digest, "day": training.day.isoformat(), "run_id": training.run_id,
@@ -190,6 +199,33 @@ def register(task: str, training: Training) -> Version:
         ):
             _set_alias(task, "challenger", found.version)
         return _required(task, found.version)
+
+
+def record(name: str, study: Study) -> str:
+    """Log a study in the experiment `name`, and return its run's id; of the same inputs the run that they had before.
+
+    What a killed process left of the same inputs is deleted first.
+    """
+    with _locked(name):
+        mlflow, client = _mlflow()
+        experiment_id = _experiment(client, name)
+        for left in _runs_of(client, experiment_id, study.inputs_digest):
+            if left.info.status == "FINISHED":
+                return str(left.info.run_id)
+            client.delete_run(left.info.run_id)
+        with _logged(mlflow, client, experiment_id, name, study) as run_id:
+            pass
+        return run_id
+
+
+def recorded(name: str, inputs_digest: str) -> Mapping[str, str] | None:
+    """The tags of the study that was made of these inputs, or None."""
+    _, client = _mlflow()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return None
+    found = _runs_of(client, experiment.experiment_id, inputs_digest)
+    return next((dict(run.data.tags) for run in found if run.info.status == "FINISHED"), None)
 
 
 def promote(
@@ -301,22 +337,24 @@ def run_url(run_id: str, task: str) -> str:
     return f"/#/experiments/{experiment or 0}/runs/{run_id}"
 
 
-def _log(mlflow: Any, client: Any, experiment_id: str, task: str, training: Training) -> tuple[str, Any]:
-    """Log one finished run with its model; returns the run's id and the logged model."""
-    import pandas as pd
+def _runs_of(client: Any, experiment_id: str, inputs_digest: str) -> list[Any]:
+    return list(client.search_runs([experiment_id], f"tags.inputs_digest = '{inputs_digest}'"))
+
+
+@contextmanager
+def _logged(mlflow: Any, client: Any, experiment_id: str, name: str, study: Study) -> Iterator[str]:
+    """A run in which everything of a study is logged; it is finished when the block ends."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
-    from mlflow.models import infer_signature
 
     tags = {
-        "day": training.day.isoformat(), "dag_id": training.dag_id, "run_id": training.run_id,
-        "git_commit": _git_commit(), "inputs_digest": training.inputs_digest, **training.tags,
+        "day": study.day.isoformat(), "dag_id": study.dag_id, "run_id": study.run_id,
+        "git_commit": _git_commit(), "inputs_digest": study.inputs_digest, **study.tags,
     }  # fmt: skip
-    given, wanted = (pd.DataFrame(dict(columns)) for columns in training.example)
-    with mlflow.start_run(experiment_id=experiment_id, run_name=f"{task} {training.day}", tags=tags) as run:
+    with mlflow.start_run(experiment_id=experiment_id, run_name=f"{name} {study.day}", tags=tags) as run:
         run_id: str = run.info.run_id
-        mlflow.log_params(_flat(training.params))
-        mlflow.log_metrics(dict(training.metrics))
-        _log_curves(client, run_id, training.curves)
+        mlflow.log_params(_flat(study.params))
+        mlflow.log_metrics(dict(study.metrics))
+        _log_curves(client, run_id, study.curves)
         client.log_inputs(run_id, [
             DatasetInput(
                 Dataset(
@@ -325,15 +363,23 @@ def _log(mlflow: Any, client: Any, experiment_id: str, task: str, training: Trai
                 ),
                 tags=[InputTag("mlflow.data.context", d.context)],
             )
-            for d in training.datasets
+            for d in study.datasets
         ])  # fmt: skip
-        for name, text in training.documents.items():
-            mlflow.log_text(text, name)
-        model = mlflow.pyfunc.log_model(
-            name="model", loader_module=training.loader, data_path=str(training.model), input_example=given,
-            signature=infer_signature(given, wanted), pip_requirements=list(training.requirements),
-        )  # fmt: skip
-    return run_id, model
+        for file, text in study.documents.items():
+            mlflow.log_text(text, file)
+        yield run_id
+
+
+def _log_model(mlflow: Any, training: Training) -> Any:
+    """Log a training's model into the run that is open."""
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    given, wanted = (pd.DataFrame(dict(columns)) for columns in training.example)
+    return mlflow.pyfunc.log_model(
+        name="model", loader_module=training.loader, data_path=str(training.model), input_example=given,
+        signature=infer_signature(given, wanted), pip_requirements=list(training.requirements),
+    )  # fmt: skip
 
 
 def _log_curves(client: Any, run_id: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
@@ -548,6 +594,6 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 __all__ = [
-    "Champion", "DataSet", "Training", "Version", "challenger", "champion", "find", "models", "promote",
-    "reconcile", "refuse", "register", "rollback", "run_url", "uri", "versions",
+    "Champion", "DataSet", "Study", "Training", "Version", "challenger", "champion", "find", "models", "promote",
+    "reconcile", "record", "recorded", "refuse", "register", "rollback", "run_url", "uri", "versions",
 ]  # fmt: skip

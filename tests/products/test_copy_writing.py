@@ -185,6 +185,10 @@ def test_names_are_spelt_as_the_shop_spells_them() -> None:
     assert freely.misspelt("The led lamp.", sheet) == "led"
     assert freely.misspelt("The tx-100 lamp.", sheet) == "tx-100"
     assert freely.misspelt("The LAMP.", sheet) == "LAMP"
+    joined = read_sheet(BOTTLE | {"title": "AT&T CL2909 Corded Phone", "brand": "AT&T"})
+    assert freely.misspelt("AT&T CL2909 Corded Phone.", joined) is None
+    assert freely.misspelt("At&T CL2909 Corded Phone.", joined) == "At&T"
+    assert freely.misspelt("A phone at hand.", joined) is None
 
 
 def test_a_name_of_the_title_makes_no_maker() -> None:

@@ -1,8 +1,8 @@
 """Prompts to replies: the one door to a GPT-family decoder.
 
 A `Generator` takes requests and gives replies in their order. Runtimes stand in a file each: `local` (the packaged
-SmolLM2-135M-Instruct, or a champion made from it, through llama.cpp in this process) and `endpoint` (any
-OpenAI-compatible server). Every reply is kept by the digest of model, prompt and parameters (`replies`), so that a retry
+SmolLM2-135M-Instruct, or a champion made from it, through llama.cpp in this process), `network` (any causal language model
+through transformers, on a GPU where there is one) and `endpoint` (any OpenAI-compatible server). Every reply is kept by the digest of model, prompt and parameters (`replies`), so that a retry
 buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard`), how much is written (`products`).
 """
 
@@ -14,6 +14,7 @@ from nightmarket.llm import tuned
 from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
 from nightmarket.llm.endpoint import EndpointGenerator
 from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
+from nightmarket.llm.network import NetworkGenerator, version_of
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.llm.tuned import TASK
 from nightmarket.settings import get_settings
@@ -26,6 +27,7 @@ __all__ = [
     "Generator",
     "LocalGenerator",
     "Message",
+    "NetworkGenerator",
     "Reply",
     "ReplyStore",
     "Request",
@@ -33,12 +35,13 @@ __all__ = [
     "TunedWriter",
     "digest",
     "open_generator",
+    "version_of",
 ]
 
 
-def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerator:
+def open_generator(day: date | None = None) -> LocalGenerator | NetworkGenerator | EndpointGenerator:
     """The writer by `Settings`, with the shop's store of replies: here the champion of `nightmarket.writer`, where there is
-    one, else the packaged weights; or an endpoint.
+    one, else the packaged weights; or another model, here or behind an endpoint.
 
     Nothing is loaded, verified or called before the first reply that is not in the store. An endpoint's deadline counts
     from here.
@@ -47,19 +50,25 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
         day: the champion is the one that served when this day began; None: the one that serves now.
 
     Raises:
-        ModelRefused: the champion belongs to other packaged weights.
-        SettingMissing: an endpoint is wanted, and a setting it needs is missing or cannot be used; names it.
+        ModelRefused: the champion belongs to other packaged weights, or the other model has no weights that may be opened.
+        SettingMissing: another model is wanted, and a setting it needs is missing or cannot be used; names it.
     """
     settings = get_settings()
     store = settings.state / "llm" / "replies.sqlite"
     if settings.generator == "local":
         return LocalGenerator(store=store, threads=settings.threads, tuned=_champion(day))
-    for name in ("endpoint_url", "endpoint_model"):
+    needed = {"network": ("generator_model",), "endpoint": ("endpoint_url", "endpoint_model")}
+    for name in needed[settings.generator]:
         if not getattr(settings, name):
             raise SettingMissing(
-                f"NIGHTMARKET_GENERATOR is `endpoint`, but NIGHTMARKET_{name.upper()} is not set. Set it in the "
+                f"NIGHTMARKET_GENERATOR is `{settings.generator}`, but NIGHTMARKET_{name.upper()} is not set. Set it in the "
                 f"environment or in .env (see .env.example), or set NIGHTMARKET_GENERATOR=local."
             )
+    if settings.generator == "network":
+        return NetworkGenerator(
+            settings.generator_model or "", store=store, languages=_languages(settings.generator_languages),
+            threads=settings.threads,
+        )  # fmt: skip
     return EndpointGenerator(
         url=settings.endpoint_url or "",
         model=settings.endpoint_model or "",
@@ -73,13 +82,13 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
         deadline_s=settings.endpoint_deadline_s,
         tokens_per_run=settings.endpoint_tokens_per_run,
         grammar_field=settings.endpoint_grammar,
-        languages=frozenset(
-            language.strip().lower()
-            for language in settings.endpoint_languages.split(",")
-            if language.strip()
-        ),
+        languages=_languages(settings.endpoint_languages),
         insecure=settings.endpoint_insecure,
     )
+
+
+def _languages(told: str) -> frozenset[str]:
+    return frozenset(language.strip().lower() for language in told.split(",") if language.strip())
 
 
 def _champion(day: date | None) -> TunedWriter | None:

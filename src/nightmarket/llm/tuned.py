@@ -92,6 +92,13 @@ def located(folder: Path) -> Path:
     return verify(path, json.loads(note.read_text())["sha256"], name="the exported writer")
 
 
+def forget(folder: Path) -> None:
+    """Remove the GGUF of a tuned writer that will not serve."""
+    models = get_settings().home.expanduser().resolve() / "models"
+    for ending in ("gguf", "json"):
+        (models / f"writer-{digest_of(folder)}.{ending}").unlink(missing_ok=True)
+
+
 def _export(adapters: Path, scale: float, target: Path) -> None:
     """Packaged weights plus `scale * B @ A` of each adapter, in 8-bit blocks; everything else as it was."""
     import gguf

@@ -68,9 +68,8 @@ def train(day: date, run_id: str) -> Outcome:
     found = tracking.find(TASK, digest)
     if found is None:
         frozen = pairs.load(day)
-        lacks = _lacks(frozen)
-        if lacks:
-            return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {lacks}")
+        if missing := lacks(frozen):
+            return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {missing}")
         with stepping.scratch(TASK, digest) as scratch:
             made = tune(lake.read("products", day), frozen, settings=settings, folder=scratch)
             found = tracking.register(
@@ -112,10 +111,10 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
     apart = {p.product_id for p in frozen if p.side != "train"}
     texts = passages.documents(products, None, most=pairs.MOST_PRODUCTS)
     learnt = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o not in apart]
-    held_out = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o in apart]
+    looked = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o in apart]
     began = time.perf_counter()
     curves = network.pretrain(
-        opened, learnt, held_out, steps=settings.writer_pretrain_steps, seed=settings.seed,
+        opened, learnt, looked, steps=settings.writer_pretrain_steps, seed=settings.seed,
         checkpoint=folder / "read_on.safetensors",
     )  # fmt: skip
     curves = curves | network.finetune(
@@ -127,7 +126,7 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
     shutil.rmtree(folder / "model", ignore_errors=True)
     opened.save(folder / "model")
     del opened
-    sheets = _sheets(products, {p.product_id for p in test}, settings.writer_trial_products)
+    sheets = held_out(products, {p.product_id for p in test}, settings.writer_trial_products)
     proofs = {"base": _proof(sheets, None, settings), "tuned": _proof(sheets, folder / "model", settings)}
     held = tracking.champion(TASK)
     if held is not None:
@@ -137,7 +136,8 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
     return Tuned(curves, losses, proofs, sheets, report, speed)
 
 
-def _sheets(products: pa.Table, wanted: set[str], most: int) -> tuple[Sheet, ...]:
+def held_out(products: pa.Table, wanted: set[str], most: int) -> tuple[Sheet, ...]:
+    """The first `most` products among `wanted` that a writer can be tried on."""
     return tuple(sheet for _, sheet in pairs.sheets(products, LANGUAGES) if sheet.product_id in wanted)[:most]
 
 
@@ -148,7 +148,7 @@ def _proof(sheets: Sequence[Sheet], folder: Path | None, settings: Settings) -> 
         return proof.prove(sheets, writer)
 
 
-def _lacks(frozen: Sequence[Pair]) -> str:
+def lacks(frozen: Sequence[Pair]) -> str:
     """What a training would lack, in words; empty when there is enough."""
     counts = pairs.counts(frozen)
     if counts["train"] < LEAST_PAIRS:

@@ -61,7 +61,7 @@ def prove(sheets: Sequence[Sheet], writer: llm.Generator) -> Proof:
             continue
         removed: list[Removed] = []
         kept = freely.read(reply, sheet, pack, removed)
-        told.append(_share(key_facts(sheet), frozenset().union(*(s.told for s in kept))))
+        told.append(share(key_facts(sheet), frozenset().union(*(s.told for s in kept))))
         said += len(guard.sentences(reply.text))
         passed += len(kept)
         tokens += reply.size
@@ -69,9 +69,9 @@ def prove(sheets: Sequence[Sheet], writer: llm.Generator) -> Proof:
             kind = "repeated" if gone.value == "says nothing new" else gone.verdict
             wrong[kind] = wrong.get(kind, 0) + 1
         texts.append(reply.text)
-    share = {name: wrong[name] / max(said, 1) for name in ("unsupported", "misbound", "repeated")}
+    a_sentence = {name: wrong[name] / max(said, 1) for name in ("unsupported", "misbound", "repeated")}
     averages = {
-        "told": float(np.mean(told)) if told else 0.0, "passed": passed / max(said, 1), **share,
+        "told": float(np.mean(told)) if told else 0.0, "passed": passed / max(said, 1), **a_sentence,
         "distinct_2": distinct(texts), "seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9),
     }  # fmt: skip
     return Proof(np.array(told, np.float64), averages, tuple(texts))
@@ -144,6 +144,7 @@ def report(
     }  # fmt: skip
 
 
-def _share(wanted: frozenset[str], told: frozenset[str]) -> float:
+def share(wanted: frozenset[str], told: frozenset[str]) -> float:
+    """The share of wanted facts that are told; a title tells the name."""
     named = told | ({"name"} if "title" in told else set())
     return len(wanted & named) / len(wanted)

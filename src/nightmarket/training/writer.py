@@ -54,7 +54,6 @@ SHAPE: Mapping[str, Any] = {
     "eos_token_id": 2, "pad_token_id": 2,
 }  # fmt: skip
 """What the metadata of the pinned file says of its network."""
-_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,12 @@ class Writer:
         """Mean loss in nats a token of `asked` (rows x places, bool): each from all that stand before it in its row."""
         import torch.nn.functional as F
 
+        ids, mask, asked = (some.to(self.network.device) for some in (ids, mask, asked))
         causal = self.network.base_model.model
-        states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        body, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
+        states = body(input_ids=ids, attention_mask=mask).last_hidden_state
         due = asked[:, 1:]
-        guessed = causal.lm_head(states[:, :-1][due])
+        guessed = head(states[:, :-1][due])
         return F.cross_entropy(guessed.float(), ids[:, 1:][due])
 
     def losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
@@ -93,6 +94,13 @@ class Writer:
                 found.append(float(self.loss(*self._batch([self._coded(pair)]))))
         return np.array(found, np.float64)
 
+    def bits_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """Bits that each byte of a pair's text costs: what writers with other tokens can be compared by."""
+        said = [self._coded(pair) for pair in pairs]
+        tokens = np.array([len(ids) - prompt for ids, prompt in said])
+        size = np.array([len(pair.text.encode()) for pair in pairs])
+        return self.losses_of(pairs) * tokens / (size * np.log(2))
+
     def base_losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """The same of the weights as they came, without the adapters."""
         with self.network.disable_adapter():
@@ -101,7 +109,7 @@ class Writer:
     def save(self, folder: Path) -> None:
         """Write the adapters alone, as `llm.tuned` reads them."""
         adapters = {
-            name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().numpy()
+            name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().cpu().numpy()
             for name, p in self.adapters().items()
         }
         tuned.write(folder, adapters, scale=ALPHA / RANK)
@@ -136,7 +144,6 @@ def open_packaged(seed: int) -> Writer:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = materialised()
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(get_settings().threads)
@@ -144,10 +151,18 @@ def open_packaged(seed: int) -> Writer:
     network = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
     )
+    return adapted(tokenizer, network, seed)
+
+
+def adapted(tokenizer: Any, network: Any, seed: int) -> Writer:
+    """A causal language model of transformers with fresh adapters beside every linear layer but its head."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(
-            r=RANK, lora_alpha=ALPHA, target_modules=list(_LAYERS), lora_dropout=0.0, task_type="CAUSAL_LM"
+            r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
         )
         return Writer(tokenizer, get_peft_model(network, config))
 

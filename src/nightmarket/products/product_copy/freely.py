@@ -22,6 +22,8 @@ MOST_TOKENS = 400
 # Characters that a token of English or Chinese stands for, rarely fewer.
 _CHARACTERS_PER_TOKEN = {"en": 3.0, "zh": 0.7}
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+# "AT&T" is one name, and "at" in it is not the word that may be spelt as it likes.
+_JOINED = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+)*")
 _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
 _MAKER = re.compile(r"\b(?:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*)")
 
@@ -65,14 +67,14 @@ def misspelt(text: str, sheet: Sheet) -> str | None:
     brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
     spelt: dict[str, set[str]] = {}
     for attribute, value in sheet.evidence.items():
-        for word in _WORD.findall(value):
+        for word in {*_WORD.findall(value), *_JOINED.findall(value)}:
             forms = spelt.setdefault(word.lower(), set())
             forms.add(word)
             plain = word.islower() or (word[:1].isupper() and word[1:].islower())
             if plain and (word.lower() not in brand or attribute not in OWN):
                 forms |= {word.lower(), word[:1].upper() + word[1:].lower()}
     house = house_words(sheet.locale)
-    for word in _WORD.findall(text):
+    for word in dict.fromkeys([*_JOINED.findall(text), *_WORD.findall(text)]):
         allowed = spelt.get(word.lower())
         if allowed is None or word in allowed:
             continue
