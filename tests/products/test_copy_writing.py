@@ -191,6 +191,15 @@ def test_names_are_spelt_as_the_shop_spells_them() -> None:
     assert freely.misspelt("A phone at hand.", joined) is None
 
 
+def test_a_sentence_that_says_words_of_the_title_twice_is_not_published() -> None:
+    text = said(
+        "The Alder Letter Size Clipboard Low Profile Clipboard Low Profile Clip.",
+        title="Alder Letter Size Clipboard Low Profile Clip", brand="Alder",
+    )  # fmt: skip
+    assert [gone.value for gone in text.removed] == ["says twice what the shop says once: clipboard low"]
+    assert "Clipboard Low Profile Clipboard" not in text.description
+
+
 def test_a_name_of_the_title_makes_no_maker() -> None:
     case = {
         "title": "Case for Philips Shavers",

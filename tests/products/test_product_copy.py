@@ -396,6 +396,11 @@ def test_a_title_that_shouts_is_quieted_and_its_codes_stay() -> None:
     ("[4 Rolls] Address Labels 30252 (1-1/8 x 3-1/2 in)", "enKo", "4 Rolls", ["Address Labels 30252", "1-1/8 x 3-1/2 in"]),
     ("Garden tools for children - Pink", "Pals", "Garden tools for children", ["Pink"]),
     ("龙泉青瓷茶杯 200毫升", "青禾", "龙泉青瓷茶杯", ["200毫升"]),
+    ('Address Labels, 1" x 2-5/8", 3,000 Labels', None, "Address Labels", ['1" x 2-5/8"', "3,000 Labels"]),
+    ('Monthly Desk Pad, Classic, 22 x 17" (HOD155-17)', None, "Monthly Desk Pad", ["Classic", '22 x 17"']),
+    ('The "Model 5" Lamp, "Big"', None, 'The "Model 5" Lamp', ["Big"]),
+    ("Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples with 1000 Box Staples", None,
+     "Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples", []),
 ])  # fmt: skip
 def test_a_title_is_taken_apart_into_name_and_details(
     title: str, brand: str, name: str, details: list[str]

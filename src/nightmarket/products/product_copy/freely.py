@@ -7,7 +7,9 @@ left out (`asking`, in house phrasings).
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from nightmarket import guard, llm
@@ -51,6 +53,8 @@ def read(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed
             removed.append(gone(text, "no whole sentence", "unsupported"))
         elif word := misspelt(text, sheet):
             removed.append(gone(text, f"not how the shop spells it: {word}", "unsupported"))
+        elif twice := _stutter(text, sheet):
+            removed.append(gone(text, f"says twice what the shop says once: {twice}", "unsupported"))
         elif maker := _another_maker(text, sheet):
             removed.append(gone(text, f"not who makes it: {maker}", "misbound"))
         else:
@@ -91,6 +95,21 @@ def _is_whole(text: str, sheet: Sheet) -> bool:
     first = text.lstrip("\"'“‘(")
     own = tuple(word for word in (sheet.name, sheet.brand) if word)
     return first.startswith(own) or not first[:1].islower()
+
+
+def _stutter(text: str, sheet: Sheet) -> str | None:
+    """Two neighbouring words of the facts that a sentence says more often than the title: a writer that lost its thread."""
+    house = house_words(sheet.locale)
+    title = Counter(_neighbours(sheet.title))
+    known = {pair for value in sheet.evidence.values() for pair in _neighbours(value)}
+    for pair, count in Counter(_neighbours(text)).items():
+        if count > max(title[pair], 1) and pair in known and not house.issuperset(pair):
+            return " ".join(pair)
+    return None
+
+
+def _neighbours(text: str) -> list[tuple[str, str]]:
+    return list(itertools.pairwise(word.lower() for word in _WORD.findall(text)))
 
 
 def _another_maker(text: str, sheet: Sheet) -> str | None:

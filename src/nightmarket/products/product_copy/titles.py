@@ -99,7 +99,8 @@ def cut(text: str, most: int) -> str:
 def without_loose_end(text: str) -> str:
     """A text that was cut, without the words and marks that lead on to what is gone."""
     words = text.split(" ")
-    while len(words) > 1 and words[-1].lower().strip(",;:.&") in _LOOSE:
+    # "with 1000" leads on as "with" does; "LaserJet 4000" does not.
+    while len(words) > 1 and (_is_loose(words[-1]) or (_is_loose(words[-2]) and _NUMBER.match(words[-1]))):
         words.pop()
     return " ".join(words).rstrip(" ,;:-–—&(，、：；")
 
@@ -107,6 +108,13 @@ def without_loose_end(text: str) -> str:
 _LOOSE = frozenset(
     {"", "with", "and", "for", "of", "the", "in", "a", "an", "to", "by", "or", "is", "are", "from"}
 )
+_NUMBER = re.compile(r"[\d.,/#x×-]+$")
+
+
+def _is_loose(word: str) -> bool:
+    return word.lower().strip(",;:.&") in _LOOSE
+
+
 _PACK = re.compile(
     r"^(?:(?:pack|box|set|case|bundle|lot)s? of \d+|\d+[ -]?(?:pack|count|ct|pcs|pieces?|pc|per pack|/pack|box|set)s?)$",
     re.IGNORECASE,
@@ -116,9 +124,20 @@ _DETAIL = re.compile(r"(?!(?:for|with|and|of|by|in|use|includes?)\b)(?=.*[^\W\d_
 _CODE = re.compile(r"^[A-Z0-9#/._-]*\d[A-Z0-9#/._-]*$")
 
 
+# What parts the pieces of a title. A comma inside a number ("3,000 labels") does not.
+_BETWEEN = re.compile(r"(?<!\d),|,(?!\d)|[;|()\[\]，；（）【】]|\s[-–—]+|--+")
+
+
+def _bare(piece: str) -> str:
+    """A piece without the marks around it; an inch mark behind a number belongs to the number."""
+    piece = piece.strip(" .,;:-–—|“”!")
+    is_whole = piece.count('"') == 2 and not (piece[0] == piece[-1] == '"')
+    return piece if is_whole or re.search(r"\d\"$", piece) else piece.strip(' .,;:-–—|"“”!')
+
+
 def split_title(title: str, brand: str | None, told: Sequence[str] = ()) -> tuple[str, list[str]]:
     """The name that sentences use, and the pieces of a title that are worth telling beside it and what is `told`."""
-    pieces = [p.strip(' .,;:-–—|"“”!') for p in re.split(r"[,;|()\[\]，；（）【】]|\s[-–—]+|--+", title)]
+    pieces = [_bare(p) for p in _BETWEEN.split(title)]
     pieces = [q.strip(" .!") for p in pieces for q in guard.sentences(p)]
     # In Chinese a blank stands before the size: "茶杯 200毫升".
     pieces = [q for p in pieces for q in (re.split(r"\s+(?=\d)", p) if _HAN.search(p) else [p]) if q]
@@ -140,6 +159,6 @@ def split_title(title: str, brand: str | None, told: Sequence[str] = ()) -> tupl
     name = name or title
     short = cut(name, min(MOST_NAME_CHARACTERS, len(" ".join(name.split(" ")[:12]))))
     # An end mark inside a name would end the sentence that it stands in.
-    short = re.sub(r"[!?！？]+", "", short).strip(" .\"'") or title
+    short = _bare(re.sub(r"[!?！？]+", "", short)).strip(" '") or title
     known = {(brand or "").lower(), "single", *(value.lower() for value in told)}
     return short, [d for d in details if d.lower() not in known and d.lower() not in short.lower()]
