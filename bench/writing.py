@@ -10,7 +10,7 @@ champion's: the champion of --home (a home that has one for this shop), or a GGU
 Printed for each: products, sentences a text and the share of them in the writer's own words, key facts told, claims of raw text
 that the facts do not support or bind to another attribute, sentences without a claim row, distinct-2, repeated 4-grams inside a
 text, texts that read alike, tokens per second. Violations are counted by a check of this file's own that knows neither the
-guard nor cleaned facts: each run of digits, each number with its unit, each capitalised word inside a sentence and each brand
+guard nor cleaned facts: each number, each number with its unit, each capitalised word inside a sentence and each brand
 must stand in the product's raw record or in the house phrases, in that spelling.
 """
 
@@ -37,6 +37,8 @@ _UNIT = re.compile(
     r"(?![a-z])",
     re.IGNORECASE,
 )
+# "3,000" is one number, of which "000" is no part that may stand alone.
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -106,14 +108,14 @@ def violations(shown: Sequence[str], product: dict[str, Any], house: str) -> lis
     """Numbers, units, names and brands of published pieces that stand neither in the raw record nor in the house phrases."""
     raw = record(product)
     known = f"{raw}\n{house}"
-    numbers, words = set(re.findall(r"\d+", known)), set(_WORD.findall(known))
+    numbers, words = set(_NUMBER.findall(known)), set(_WORD.findall(known))
     units = {(n, unit.lower()) for n, unit in _UNIT.findall(known)}
     shouted = {word.capitalize() for word in words if word.isupper()}
     brand = unicodedata.normalize("NFKC", html.unescape(str(product.get("brand") or ""))).strip()
     found: list[tuple[str, str]] = []
     for piece in shown:
         text = unicodedata.normalize("NFKC", piece)
-        found += [("number", n) for n in re.findall(r"\d+", text) if n not in numbers]
+        found += [("number", n) for n in _NUMBER.findall(text) if n not in numbers]
         found += [("unit", f"{n} {u}") for n, u in _UNIT.findall(text) if (n, u.lower()) not in units]
         for sentence in re.split(r"(?<=[.!?。！？:：])\s+|\n", text):
             for word in _WORD.findall(sentence)[1:]:
