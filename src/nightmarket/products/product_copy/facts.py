@@ -239,7 +239,8 @@ def _fault(attribute: str, raw: str, value: str, lang: str) -> tuple[str, Verdic
     """Why a value is no fact that can be told, and what kind of fault that is."""
     if _MARKUP.search(raw) and (not value or re.search(r"[{};]|\bstyle\b", value)):
         return "markup, not a fact", "unsupported"
-    if guard.injection(f"{attribute}: {value}"):
+    # Also as it came: marks of chat templates are markup, and gone from the value.
+    if guard.injection(f"{attribute}: {value}") or guard.injection(raw):
         return "speaks to a model", "unsupported"
     if found := guard.banned(f"{attribute}: {value}", lang):
         return f"{found[0].kind} phrase", "unsupported" if found[0].kind == "contact" else "banned"

@@ -19,6 +19,10 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 
 def clean_title(raw: str, lang: str, brand: str | None, removed: list[Removed]) -> str:
     """A title without markup, shouting, promises or contact data, at most 150 characters long."""
+    if marked := guard.injection(raw):
+        # As it came: marks of chat templates are markup, and what follows them would stay without them.
+        removed.append(Removed("title", guard.normalise(raw[marked[0].start :])[:200], "speaks to a model", "unsupported"))  # fmt: skip
+        raw = raw[: marked[0].start]
     title = re.sub(r"([!?*~★☆✨\-_=]){2,}", r"\1", guard.normalise(raw)).strip(" !*~★☆-–—,;:|")
     if found := guard.injection(title):
         removed.append(Removed("title", title[found[0].start :][:200], "speaks to a model", "unsupported"))
