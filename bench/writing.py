@@ -1,11 +1,11 @@
 """What a writer says of real products, and what of it may be published: raw, proven, chosen, template, side by side.
 
-    python bench/writing.py --shop PATH [--writer base|champion|template] [--limit 24] [--json FILE] [--home DIR] [--gguf FILE]
+    python bench/writing.py --shop PATH [--writer base|champion|template] [--limit 24] [--json FILE] [--home DIR] [--gguf FILE] [--alone]
 
 Products are drawn evenly from the folder, which is read as a night reads it. `raw` is what a writer says freely, before anything
 is done about it; `proven` is its free sentences that the facts bear, with what they left out added; `chosen` is the same writer
 choosing among house phrasings; `template` needs no writer. With `champion` the packaged weights' `raw` stands beside the
-champion's: the champion of --home (a home that has one for this shop), or a GGUF.
+champion's: the champion of --home (a home that has one for this shop), or a GGUF; --alone leaves them out, which take the longest.
 
 Printed for each: products, sentences a text and the share of them in the writer's own words, key facts told, claims of raw text
 that the facts do not support or bind to another attribute, sentences without a claim row, distinct-2, repeated 4-grams inside a
@@ -345,7 +345,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         )
 
     threads = get_settings().threads
-    if chosen.writer != "template":
+    if chosen.writer != "template" and not chosen.alone:
         known: dict[Any, Any] = {}
         base = llm.LocalGenerator(threads=threads)
         tell("base, raw", raw_texts(products, sheets, Heard(base, free=True, known=known), packs))
@@ -372,6 +372,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write every text with its facts and claims")
     parser.add_argument(
         "--home", type=Path, help="a home that has had a night of this shop, for its champion"
+    )
+    parser.add_argument(
+        "--alone", action="store_true", help="a champion without the packaged weights beside it"
     )
     parser.add_argument("--gguf", type=Path, help="a writer's weights instead of a registered champion")
     chosen = parser.parse_args()
