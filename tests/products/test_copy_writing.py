@@ -211,6 +211,17 @@ def test_a_name_of_the_title_makes_no_maker() -> None:
     assert said("The Case for Philips Shavers by Tuff comes in black.", **case).free == 1
 
 
+def test_a_name_of_several_words_makes_no_maker_where_its_first_could_be_said_of_anything() -> None:
+    poker = {"title": "Poker Set in Black Case, As Featured on Big Brother", "brand": "Squirrel"}
+    text = said("From Big Brother: Poker Set in Black Case. From Poker Set.", **poker)
+    assert (
+        "not who makes it: Big Brother" in reasons(text)
+        and "From Poker Set. no whole sentence" not in text.description
+    )
+    assert said("From Squirrel: Poker Set in Black Case.", **poker).free == 1
+    assert "From" not in text.description
+
+
 def test_a_product_without_facts_is_not_asked_about() -> None:
     writer = Scripted("It has a marvellous finish.")
     text = write(read_sheet(BOTTLE | {"attributes": None, "title": "Swallows Greeting Card"}), writer)

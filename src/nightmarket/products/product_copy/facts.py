@@ -257,7 +257,11 @@ def _fault(attribute: str, raw: str, value: str, lang: str) -> tuple[str, Verdic
 
 def _holds_label(value: str) -> bool:
     low = value.lower()
-    return any(label in low for label in _long_labels())
+    # "15 cm MaterialPlastic": the next field's label, with its value run on.
+    begun = {word.lower() for word in re.findall(r"\b([A-Z][a-z]+)(?=[A-Z][a-z])", value)}
+    return any(label in low for label in _long_labels()) or any(
+        not begun.isdisjoint(kind.keys) for kind in kinds().values()
+    )
 
 
 def _long_labels() -> tuple[str, ...]:

@@ -27,7 +27,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 # "AT&T" is one name, and "at" in it is not the word that may be spelt as it likes.
 _JOINED = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+)*")
 _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
-_MAKER = re.compile(r"\b(?:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*)")
+_MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+[A-Z][\w&'’.-]*)*)")
 
 
 def request(sheet: Sheet, pack: guard.Pack) -> llm.Request:
@@ -89,8 +89,11 @@ def misspelt(text: str, sheet: Sheet) -> str | None:
 
 
 def _is_whole(text: str, sheet: Sheet) -> bool:
-    """Whether it ends with an end mark and begins like a sentence, or with the product's own name."""
-    if not _WHOLE.search(text):
+    """Whether it ends with an end mark and begins like a sentence, or with the product's own name.
+
+    "From Alder: the kettle." is a house phrasing; "From the kettle." says nothing.
+    """
+    if not _WHOLE.search(text) or (text.startswith("From ") and ":" not in text):
         return False
     first = text.lstrip("\"'“‘(")
     own = tuple(word for word in (sheet.name, sheet.brand) if word)
@@ -113,7 +116,10 @@ def _neighbours(text: str) -> list[tuple[str, str]]:
 
 
 def _another_maker(text: str, sheet: Sheet) -> str | None:
-    """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker."""
+    """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker.
+
+    The name goes on as long as words are capitalised: of "From Big Brother" the first word could be said of anything.
+    """
     brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
     values = {
         word.lower()
@@ -122,12 +128,15 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
         for word in _WORD.findall(value)
     }
     for match in _MAKER.finditer(text):
-        word = match[1].rstrip(".").lower()
-        if word in brand | values or word in house_words("en"):
+        words = {word.lower() for word in _WORD.findall(match[1])}
+        # What begins with the brand or the product's own name may go on with it.
+        if match[1].startswith(tuple(own for own in (sheet.brand, sheet.name) if own)):
+            continue
+        if words <= brand | values | house_words("en"):
             continue
         if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
             continue
-        return match[1]
+        return match[1].rstrip(".")
     return None
 
 

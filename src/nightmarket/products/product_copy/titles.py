@@ -124,7 +124,9 @@ _PACK = re.compile(
     re.IGNORECASE,
 )
 # A piece with a word in it that is not the rest of a sentence.
-_DETAIL = re.compile(r"(?!(?:for|with|and|of|by|in|use|includes?)\b)(?=.*[^\W\d_]).{2,40}$", re.IGNORECASE)
+_DETAIL = re.compile(
+    r"(?!(?:for|with|and|of|by|in|as|use|includes?|requires?)\b)(?=.*[^\W\d_]).{2,40}$", re.IGNORECASE
+)
 _CODE = re.compile(r"^[A-Z0-9#/._-]*\d[A-Z0-9#/._-]*$")
 
 
