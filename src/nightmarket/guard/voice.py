@@ -118,7 +118,8 @@ def _text(value: Any, longest: int) -> str:
     if hidden := [character for character in text if unicodedata.category(character) in _HIDDEN]:
         raise ValueError(f"there is a hidden character (U+{ord(hidden[0]):04X}): take it out")
     plain = normalise(text)
-    for found in (*injection(value), *injection(text), *injection(plain)):
+    # A line of its own may open a turn, and an order may be broken over two lines.
+    for found in (*injection(value), *injection(plain)):
         raise ValueError(
             f"{found.text.strip()!r} speaks to the model: describe how texts sound, and give no orders"
         )
