@@ -322,22 +322,27 @@ def policy(
     file: Annotated[
         Path | None, typer.Argument(help="A file of packs to check; default: the shop's own policy.toml.")
     ] = None,
+    voice: Annotated[
+        Path | None, typer.Option(help="A file of a voice to check; default: the shop's own voice.toml.")
+    ] = None,
     channel: Annotated[str, typer.Option(help="`shop_page`, `email`, `push` or `search_ad`.")] = "shop_page",
     locale: Annotated[str, typer.Option(help="A language or locale, for example `zh-CN`.")] = "en",
     category: Annotated[str, typer.Option(help="A path, for example `Food > Tea`; empty: none.")] = "",
     shop: Shop = None,
 ) -> None:
-    """Check a file of policy packs, and show the rules in effect for one channel, locale and category. Exit 0 only if it
-    could go live."""
+    """Check policy packs and the shop's voice, and show the rules in effect for one channel, locale and category. Exit 0
+    only if they could go live together."""
     import pyarrow as pa
 
     from nightmarket import guard
 
     with _errors_told():
         _last_shop(shop)
-        pack = (guard.shop_packs() if file is None else guard.read_packs(file)).pack(
-            channel, locale, category
-        )
+        own = (guard.shop_policy(), guard.shop_voice())
+        read = [
+            told or (path if path.exists() else None) for told, path in zip((file, voice), own, strict=True)
+        ]
+        pack = guard.read_packs(*read).pack(channel, locale, category)
         what, value, origin = zip(*pack.told(), strict=True)
         _print_rows(pa.table({"rule": what, "value": value, "pack": origin}))
         _console().print(

@@ -237,7 +237,8 @@ _OUTPUTS = (
         _c("policy_version", about="Digest of what is banned everywhere and of the rules of the text's own policy pack."),
         _c("free_sentences", WHOLE, about="Sentences of the description in the writer's own words."),
         _c("repaired_sentences", WHOLE, about="Its other sentences: house phrasings."),
-        _c("reviewer", about="Who decided that the version stands."), _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"), _c("prompt_version"),
+        _c("reviewer", about="Who decided that the version stands."), _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"),
+        _c("prompt_version", about="Digest of the templates and house phrasings; behind `+` that of the shop's voice, where it has one."),
     ), "Shop copy of a product, every claim of it supported by the product's own facts."),
     OutputTable("copy_claims", ("product_id", "channel", "locale", "version", "claim_number"),
         ("product_id", "channel", "locale"), (

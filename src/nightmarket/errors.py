@@ -14,7 +14,7 @@ NightmarketError
 ├── ModelNotFound         no such model or version in the registry
 ├── ModelRefused          weights or artefacts do not have the digest or form they must have
 ├── RuleRefused           rules of the shop cannot hold together; lists every problem
-├── PolicyRefused         a file of policy packs is wrong or contradicts itself; lists every problem
+├── PolicyRefused         a file of policy packs or of the voice is wrong or contradicts itself; lists every problem
 ├── CandidatesRefused     a file of candidate writers is wrong; lists every problem
 ├── ReviewRefused         a decision about copy cannot be taken; says why, and nothing was written down
 ├── ComputeFailed         partitions cannot be read, run or put together
@@ -133,9 +133,9 @@ class RuleRefused(_FileRefused):
 
 
 class PolicyRefused(_FileRefused):
-    """Policy packs are wrong or contradict each other. No text was judged by them."""
+    """Policy packs or the shop's voice are wrong or contradict each other. No text was judged by them."""
 
-    what = "policy packs"
+    what = "policy packs and the voice"
 
 
 class CandidatesRefused(_FileRefused):

@@ -13,7 +13,7 @@ import pytest
 
 from nightmarket import guard, lake, llm, products
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import PRODUCT, due, policies, writing
+from nightmarket.products.product_copy import PRODUCT, policies, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.text import judge
 from nightmarket.products.product_copy.titles import cut, split_title
@@ -225,8 +225,7 @@ def test_another_prompt_or_policy_is_named_as_the_cause(home: Path, monkeypatch:
     shelf(CUP)
     night()
     shelf(CUP, day=NEXT)
-    monkeypatch.setattr(product_copy, "PROMPT_VERSION", "another")
-    monkeypatch.setattr(due, "PROMPT_VERSION", "another")
+    monkeypatch.setattr(policies, "PROMPT_VERSION", "another")
     assert product_copy.make(NEXT, "r2").rows["product_copy"]["change_cause"].to_pylist() == [
         "prompt changed"
     ]

@@ -91,6 +91,19 @@ def test_a_text_says_nothing_that_the_facts_do_not_bear_and_asks_as_the_night_as
     assert any("The material is" in pair.text for pair in made)
 
 
+def test_pairs_ask_in_the_shops_voice_and_teach_nothing_that_it_avoids(home: Path) -> None:
+    own = guard.shop_voice()
+    own.parent.mkdir(parents=True)
+    own.write_text("tone = 'Plain.'\navoid.en = ['the material is']\n")
+    products = catalogue().slice(0, 12)
+    with_voice = pairs.made(products, seed=7, languages=frozenset({"en"}))
+    assert all("\nTone: Plain." in system for ((_, system), _) in (pair.messages for pair in with_voice))
+    assert not any("The material is" in pair.text for pair in with_voice)
+    own.unlink()
+    silent = pairs.made(products, seed=7, languages=frozenset({"en"}))
+    assert any("The material is" in pair.text for pair in silent)
+
+
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 

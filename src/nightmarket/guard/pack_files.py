@@ -1,7 +1,8 @@
-"""Files of policy packs: the packaged `packs.toml` and a shop's own `policy.toml`, read and checked as a whole.
+"""Files of policy packs: the packaged `packs.toml` and a shop's own `policy.toml`, read and checked as a whole, together
+with the shop's `voice.toml`.
 
-Here: keys, types and values of a pack, and packs that cannot hold together. Not here: merging and what a pack does to a
-text (packs). A file with a problem is refused whole: half of a policy is no policy.
+Here: keys, types and values of a pack, and packs and a voice that cannot hold together. Not here: merging and what a pack
+does to a text (packs), keys and values of a voice (voice). A file with a problem is refused whole: half of a policy is no policy.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from nightmarket.guard.packs import (
     FIELDS,
     LINES,
     SCRIPTS,
+    Breach,
     Pack,
     Packs,
     Rule,
+    bounded,
     category_path,
+    check,
     locale_parts,
     merge,
     phrase_breaches,
@@ -34,6 +38,7 @@ from nightmarket.guard.packs import (
 )
 from nightmarket.guard.policy import banned, language
 from nightmarket.guard.text import normalise
+from nightmarket.guard.voice import OWN_VOICE, Voices, voices_of
 from nightmarket.settings import GENERATED_SHOPS, get_settings
 
 PACKAGED = "packs.toml"
@@ -48,46 +53,68 @@ _PROBES = {"zh": "的一是不了人我在有他这为之大来以个中上们",
 
 
 def shop_packs() -> Packs:
-    """The packs of the chosen shop: the packaged ones, and those of `policy.toml` in its folder, if it is there.
+    """The packs of the chosen shop: the packaged ones, and those of `policy.toml` in its folder, and the voice of
+    `voice.toml` there, each if it is there.
 
     Raises:
-        PolicyRefused: the file cannot be used; lists every problem.
+        PolicyRefused: a file cannot be used; lists every problem.
     """
-    path = shop_policy()
-    return read_packs(path if path.exists() else None)
+    return read_packs(*(path if path.exists() else None for path in (shop_policy(), shop_voice())))
 
 
 def shop_policy() -> Path:
     """Where this shop's `policy.toml` stands, whether it is there or not: beside its `shop.toml`."""
+    return _beside_the_shop(OWN)
+
+
+def shop_voice() -> Path:
+    """Where this shop's `voice.toml` stands, whether it is there or not: beside its `shop.toml`."""
+    return _beside_the_shop(OWN_VOICE)
+
+
+def _beside_the_shop(name: str) -> Path:
     settings = get_settings()
     if settings.shop in GENERATED_SHOPS:
-        return settings.state / "landing" / settings.shop / OWN
-    return Path(settings.shop).expanduser().resolve() / OWN
+        return settings.state / "landing" / settings.shop / name
+    return Path(settings.shop).expanduser().resolve() / name
 
 
-def read_packs(file: Path | None = None) -> Packs:
-    """The packaged packs, followed by those of a file.
+def read_packs(file: Path | None = None, voice: Path | None = None) -> Packs:
+    """The packaged packs, followed by those of a file, with the voice of another.
 
     Raises:
-        PolicyRefused: the file cannot be read, a key or value of it is wrong, or packs contradict each other; lists every
-            problem with file, pack, key, value and what to do.
+        PolicyRefused: a file cannot be read, a key or value of it is wrong, or packs and voice contradict each other; lists
+            every problem with file, pack, key, value and what to do.
     """
-    if file is None:
-        return Packs(_packaged())
-    try:
-        told = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PolicyRefused(
-            [f"{file} cannot be read ({error.strerror or error}): name a file of packs."]
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PolicyRefused([f"{file} is not TOML: {error}. Correct it there; save it as UTF-8."]) from error
-    own, problems = rules_of(told, str(file))
-    # Packs are held against each other only when each is right by itself: half a pack contradicts what it should not.
-    problems = problems or list(dict.fromkeys(_contradictions([*_packaged(), *own])))
+    own: list[Rule] = []
+    voices, problems = Voices(), list[str]()
+    if file is not None:
+        told, found = _parsed(file, "a file of packs")
+        own, wrong = rules_of(told, str(file))
+        problems += found + wrong
+    if voice is not None:
+        told, found = _parsed(voice, "a file of a voice")
+        voices, wrong = voices_of(told, str(voice))
+        problems += found + wrong
+    packs = Packs((*_packaged(), *own), voices)
+    # They are held against each other only when each is right by itself: half a pack contradicts what it should not.
+    if not problems and file is not None:
+        problems += _contradictions(packs.rules)
+    if not problems and voice is not None:
+        problems += _against(packs, str(voice))
     if problems:
-        raise PolicyRefused(problems)
-    return Packs((*_packaged(), *own))
+        raise PolicyRefused(list(dict.fromkeys(problems)))
+    return packs
+
+
+def _parsed(file: Path, what: str) -> tuple[dict[str, Any], list[str]]:
+    """What a file says, or why it cannot be read."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig")), []
+    except OSError as error:
+        return {}, [f"{file} cannot be read ({error.strerror or error}): name {what}."]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {}, [f"{file} is not TOML: {error}. Correct it there; save it as UTF-8."]
 
 
 @lru_cache(maxsize=1)
@@ -234,6 +261,41 @@ def _impossible(pack: Pack) -> Iterable[str]:
 
 def _told(characters: str | tuple[str, ...] | None) -> str:
     return repr(characters) if isinstance(characters, str) else repr(list(characters or ()))
+
+
+# --- a voice that says what it must not -----------------------------------------------------------------------------------
+
+
+def _against(packs: Packs, file: str) -> Iterable[str]:
+    """What a voice says that it avoids itself or that the packs without a category do not allow."""
+    for spoken, voice in packs.voices.by_language.items():
+        regions = {"-".join(rule.locale) for rule in packs.rules if rule.locale[:1] == (spoken,)}
+        for locale in sorted({spoken, *regions}):
+            pack = packs.pack("shop_page", locale, None)
+            for key, field, texts in (
+                ("use", "facts", voice.use),
+                ("examples", "description", voice.examples),
+            ):
+                for text in texts:
+                    for breach in check({field: text}, pack):
+                        # A preferred word may need a certificate: it is preferred where a product carries it.
+                        if breach.kind != "required" and (key, breach.kind) != ("use", "certificate"):
+                            yield f"{file}: {key}.{spoken} = {_short(text)}, but {_refused(breach, spoken)}."
+        for rule in packs.rules:
+            for required in rule.said.get("required", {}) if rule.locale[:1] in ((), (spoken,)) else ():
+                for phrase in voice.avoid:
+                    if re.search(bounded(phrase), required, re.IGNORECASE):
+                        yield (
+                            f"{file}: avoid.{spoken} = {phrase!r}, but {rule.file}: pack `{rule.name}` requires "
+                            f"{required!r}. Take one away."
+                        )
+
+
+def _refused(breach: Breach, spoken: str) -> str:
+    if breach.kind == "avoided":
+        return f"{breach.text!r} is avoided; take it away here or from avoid.{spoken}"
+    where = "policy.toml" if breach.kind == "banned" else f"pack `{breach.pack}`"
+    return f"{breach.text!r} breaks {where} ({breach.detail}); write other words"
 
 
 # --- values, key by key: each returns what a rule holds, or says in ValueError what the value must be -----------------------

@@ -1,8 +1,8 @@
 """Policy packs: the rules for a text by channel, locale and category, and what a text breaks of them.
 
-A rule of a file speaks of all texts that its selectors fit; a pack is what the fitting rules say together. Here: merging
-rules into a pack, holding texts against it, fitting sentences into its lengths. Not here: reading and checking files
-(pack_files), phrases banned everywhere (policy), whether the product's facts bear a sentence (claims), and what is done
+A rule of a file speaks of all texts that its selectors fit; a pack is what the fitting rules say together, with the shop's
+voice in the text's language. Here: merging rules into a pack, holding texts against it, fitting sentences into its lengths.
+Not here: reading and checking files (pack_files, voice), phrases banned everywhere (policy), whether the product's facts bear a sentence (claims), and what is done
 about a breach (products).
 """
 
@@ -13,13 +13,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from nightmarket.errors import PolicyRefused
 from nightmarket.guard.policy import banned, language
 from nightmarket.guard.text import normalise
+from nightmarket.guard.voice import OWN_VOICE, Voice, Voices
 
 # The parts of a text that each channel shows.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ _HIDDEN = frozenset({"retired", "blocked"})
 # Two packs of the same rules may only have two versions when this differs: raise it when rules come to mean something else.
 _MEANING = "packs-1"
 
-Kind = Literal["length", "count", "banned", "forbidden", "certificate", "required", "characters"]
+Kind = Literal["length", "count", "banned", "forbidden", "certificate", "required", "characters", "avoided"]
 Characters = str | tuple[str, ...] | None
 
 
@@ -67,11 +68,12 @@ class Breach:
 
     Attributes:
         kind: `length` and `count` (too much), `banned` (policy.toml), `forbidden` (a pack), `certificate` (a phrase whose
-            certificate the product does not carry), `required` (a phrase that is not there), `characters`.
+            certificate the product does not carry), `required` (a phrase that is not there), `characters`, `avoided` (a
+            phrase that the shop's voice avoids).
         field: the part of the text, or `any` for a required phrase that no part has.
         text: the words, or what is over the limit of a length.
         detail: what is wrong, for people.
-        pack: the name of the pack whose rule it is, or `policy.toml`.
+        pack: the name of the pack whose rule it is, or `policy.toml`, or `voice.toml`.
     """
 
     kind: Kind
@@ -117,6 +119,7 @@ class Pack:
         required: phrase → the field that must have it, or `any`.
         characters: a regex class, names of CHARACTER_SETS, or None where all may stand.
         risk: `high` where a wrong word does harm.
+        voice: how the texts sound, or None where the shop says nothing about it.
         merged: names of the packs behind it, from general to specific.
         origins: the rule that said it, by (key, phrase or field).
     """
@@ -132,12 +135,13 @@ class Pack:
     characters: Characters
     ai_label: AiLabel
     risk: Literal["low", "high"]
+    voice: Voice | None = None
     merged: tuple[str, ...] = field(default=(), compare=False)
     origins: Mapping[tuple[str, str], Rule] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def version(self) -> str:
-        """A digest of exactly the rules in effect: names of packs, their order and their files do not enter."""
+        """A digest of exactly the rules in effect: names of packs, their order, their files and the voice do not enter."""
         rules = [
             _MEANING, sorted(self.limits.items()), sorted(self.forbidden), sorted(self.certificates.items()),
             sorted(self.exceptions), sorted(self.required.items()),
@@ -160,7 +164,14 @@ class Pack:
         rows.append(("AI label, words", self.ai_label.text or "none", self._origin("ai_label", "text")))
         marked = "yes" if self.ai_label.metadata else "no"
         rows.append(("AI label, metadata", marked, self._origin("ai_label", "metadata")))
-        return rows
+        voice = self.voice or Voice()
+        said = {"tone": voice.tone, "use": voice.use, "avoid": voice.avoid, "example": voice.examples}
+        return rows + [(what, value, OWN_VOICE) for what, listed in said.items() for value in listed]
+
+    def prefers(self, text: str) -> bool:
+        """Whether a text has a word or phrase that the voice prefers."""
+        words = _pattern_of(self.voice.use, text) if self.voice else None
+        return words is not None and words.search(text) is not None
 
     def _origin(self, key: str, of: str = "") -> str:
         rule = self.origins.get((key, of))
@@ -175,9 +186,10 @@ class Pack:
 
 @dataclass(frozen=True, eq=False)
 class Packs:
-    """All rules of a shop, the packaged ones first; see `read_packs`."""
+    """All rules of a shop, the packaged ones first, and its voice; see `read_packs`."""
 
     rules: tuple[Rule, ...]
+    voices: Voices = field(default_factory=Voices)
     _made: dict[tuple[str, str, tuple[str, ...]], Pack] = field(default_factory=dict, repr=False)
 
     def pack(self, channel: str, locale: str | None, category: str | None) -> Pack:
@@ -195,7 +207,8 @@ class Packs:
         key = (channel, "-".join(parts), path)
         if key not in self._made:
             fitting = [rule for rule in self.rules if rule.fits(channel, parts, path)]
-            self._made[key] = merge(fitting, channel, locale or "", category or "")
+            merged = merge(fitting, channel, locale or "", category or "")
+            self._made[key] = replace(merged, voice=self.voices.of(locale))
         return self._made[key]
 
 
@@ -253,13 +266,15 @@ def merge(rules: Iterable[Rule], channel: str, locale: str, category: str) -> Pa
 
 
 def check(
-    texts: Mapping[str, str], pack: Pack, *, certificates: frozenset[str] = frozenset(), names: Sequence[str] = ()
+    texts: Mapping[str, str], pack: Pack, *, certificates: frozenset[str] = frozenset(), names: Sequence[str] = (),
+    facts: Sequence[str] = (),
 ) -> list[Breach]:  # fmt: skip
     """What a whole text breaks, field by field, then what is missing; a text that may go out has no breach.
 
     `texts` are the parts by field (`bullets` and `line`: one a line). A field without a limit is held against the phrases
     and characters alone. `certificates` are those that the product carries. `names` are its own name and brand: inside
     them words may stand that policy.toml leaves to names; what a pack forbids or certifies counts in names as well.
+    `facts` are whatever else the catalogue says of it: inside these and its names may stand what the voice avoids.
     """
     breaches: list[Breach] = []
     # Line by line: a phrase does not begin in one bullet and end in the next.
@@ -274,6 +289,7 @@ def check(
             if name != "title" or found.kind != "contact":
                 breaches.append(Breach("banned", name, found.text, found.kind, "policy.toml"))
         breaches += phrase_breaches(name, plain[name], pack, {carried.casefold() for carried in certificates})
+        breaches += _avoided(name, plain[name], pack, (*names, *facts))
     for phrase, where in pack.required.items():
         looked = list(plain.values()) if where == ANY_FIELD else [plain.get(where, "")]
         if not any(re.search(bounded(phrase), text, re.IGNORECASE) for text in looked):
@@ -312,8 +328,8 @@ def rescan(
     """The rows of published copy that break their packs of today, in their order, with their breaches.
 
     A row has `product_id`, `channel`, `locale` (its key) and the channel's fields as `outputs.product_copy` has them:
-    `bullets` is a JSON list. It may also have `certificates` and `names`, what `check` is to know of the product, and
-    `status`: texts that are retired or blocked are passed over.
+    `bullets` is a JSON list. It may also have `certificates`, `names` and `facts`, what `check` is to know of the product,
+    and `status`: texts that are retired or blocked are passed over.
     """
     found = []
     for row in rows:
@@ -323,8 +339,9 @@ def rescan(
         texts = {name: row[name] for name in FIELDS[pack.channel] if row.get(name)}
         if "bullets" in texts:
             texts["bullets"] = "\n".join(" ".join(line.split()) for line in json.loads(texts["bullets"]))
-        carried, names = frozenset(row.get("certificates") or ()), tuple(row.get("names") or ())
-        if breaches := check(texts, pack, certificates=carried, names=names):
+        carried = frozenset(row.get("certificates") or ())
+        names, facts = tuple(row.get("names") or ()), tuple(row.get("facts") or ())
+        if breaches := check(texts, pack, certificates=carried, names=names, facts=facts):
             found.append((tuple(str(row[part]) for part in ROW_KEY), breaches))
     return found
 
@@ -413,17 +430,33 @@ def phrase_breaches(name: str, text: str, pack: Pack, carried: set[str]) -> Iter
     phrases = _pattern_of({*pack.forbidden, *pack.certificates}, text)
     if phrases is None:
         return
-    pardons = _pattern_of(pack.exceptions, text)
-    pardoned = [match.span() for match in pardons.finditer(text)] if pardons else []
-    for match in phrases.finditer(text):
-        if any(start <= match.start() and match.end() <= end for start, end in pardoned):
-            continue
+    for match in _outside(phrases, pack.exceptions, text):
         phrase = " ".join(match[0].split()).casefold()
         certificate, origin = pack._meanings.get(phrase, (None, ""))
         if certificate is None:
             yield Breach("forbidden", name, match[0], f"`{phrase}` must not be said here", origin)
         elif certificate.casefold() not in carried and not _is_denied(text, match):
             yield Breach("certificate", name, match[0], f"needs the certificate `{certificate}`", origin)
+
+
+def _avoided(name: str, text: str, pack: Pack, own: Sequence[str]) -> Iterable[Breach]:
+    """Phrases that the voice avoids; what the catalogue says of the product (`own`) is nobody's choice of words."""
+    phrases = _pattern_of(pack.voice.avoid, text) if pack.voice else None
+    if phrases is None:
+        return
+    told = [value for value in map(normalise, own) if phrases.search(value)]
+    for match in _outside(phrases, [*pack.exceptions, *told], text):
+        yield Breach("avoided", name, match[0], f"the shop's voice avoids `{match[0].lower()}`", OWN_VOICE)
+
+
+def _outside(phrases: re.Pattern[str], others: Iterable[str], text: str) -> Iterable[re.Match[str]]:
+    """Where phrases stand in a text, but not inside one of the others."""
+    low = text.casefold()
+    there = [re.compile(bounded(other), re.IGNORECASE) for other in others if other.casefold() in low]
+    pardoned = [match.span() for pattern in there for match in pattern.finditer(text)]
+    for match in phrases.finditer(text):
+        if not any(start <= match.start() and match.end() <= end for start, end in pardoned):
+            yield match
 
 
 def _pattern_of(phrases: Iterable[str], text: str) -> re.Pattern[str] | None:

@@ -1,8 +1,9 @@
 """What a model is asked: templates, and `render`, which training examples and live requests share.
 
 A template is a text file of turns (`--- system`, `--- user`). Facts are data: they are written as `key: value` lines with
-the marks of chat templates taken out, and never become part of the instructions. The house phrasings that grammars and
-templates are built from stand beside it (`phrases.en.toml`, `phrases.zh.toml`). Not here: who is asked (`llm`).
+the marks of chat templates taken out, and never become part of the instructions. The shop's voice, which was checked when it
+was read, is a part of them. The house phrasings that grammars and templates are built from stand beside it
+(`phrases.en.toml`, `phrases.zh.toml`). Not here: who is asked (`llm`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from string import Template
 from typing import Any
 
 from nightmarket.errors import NightmarketError
+from nightmarket.guard import Voice
 from nightmarket.llm import Message
 
 _FOLDER = files("nightmarket.prompts")
@@ -33,18 +35,41 @@ PROMPT_VERSION = _digest()
 """Digest of all templates and phrasings; it is written into every row that they made."""
 
 
-def render(name: str, facts: Mapping[str, str], locale: str) -> tuple[Message, ...]:
-    """The turns of the template `name` with `facts` filled in, in their order.
+def render(
+    name: str, facts: Mapping[str, str], locale: str, voice: Voice | None = None
+) -> tuple[Message, ...]:
+    """The turns of the template `name` with `facts` filled in, in their order, and the shop's voice in the system turn.
 
     Raises:
         NightmarketError: there is no such template.
     """
     lines = "\n".join(f"{_line(key)}: {_line(value)}" for key, value in facts.items() if value)
     language = _LANGUAGES.get(locale.split("-")[0].lower(), "English")
+    sound = manner(voice)
     return tuple(
-        Message(role, Template(text).substitute(facts=lines, language=language))
+        Message(
+            role,
+            Template(text).substitute(facts=lines, language=language) + (sound if role == "system" else ""),
+        )
         for role, text in _template(name)
     )
+
+
+def manner(voice: Voice | None) -> str:
+    """What a writer is told of a voice, behind the system turn; empty where there is nothing to tell.
+
+    What it avoids is not told: a small writer says the words that it reads. Its words are no template file, since those
+    enter `PROMPT_VERSION` and so the copy of shops without a voice.
+    """
+    if voice is None:
+        return ""
+    lines = [f"Tone: {' '.join(voice.tone)}"] if voice.tone else []
+    if voice.use:
+        lines.append(f"Where they are true, prefer these words: {', '.join(voice.use)}.")
+    if voice.examples:
+        lines.append("Texts about other things, for their style alone; take no fact from them:")
+        lines += [f"- {text}" for text in voice.examples]
+    return "".join(f"\n{line}" for line in lines)
 
 
 def phrases(locale: str) -> Mapping[str, Mapping[str, list[str]]]:

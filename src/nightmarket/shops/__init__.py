@@ -25,8 +25,8 @@ __all__ = ["ENDINGS", "Shop", "default_day", "format_of", "open_shop", "slug_of"
 
 # What a file's ending says about its format; each may be followed by `.gz`, except Parquet, which compresses itself.
 ENDINGS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-# What a shop's folder holds beside data: what the shop says of itself, and its policy packs (guard).
-OWN_WORDS = ("shop.toml", "policy.toml")
+# What a shop's folder holds beside data: what the shop says of itself, and its policy packs and its voice (guard).
+OWN_WORDS = ("shop.toml", "policy.toml", "voice.toml")
 REQUIRED = ("products", "orders", "order_items")
 
 

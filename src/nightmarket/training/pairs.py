@@ -2,8 +2,8 @@
 
 A pair is a product's facts as a live request shows them and a description that says them: sentences of the house in an
 order of their own, with those of the shop's own sentences that its facts bear. Every sentence was held against the facts,
-so nothing unsupported is learnt. Products that are nearly the same are on one side. Not here: the network (writer),
-checking texts that a writer made (products.product_copy).
+the shop's packs and its voice, so nothing is learnt that a night would take out. Products that are nearly the same are on
+one side. Not here: the network (writer), checking texts that a writer made (products.product_copy).
 """
 
 from __future__ import annotations
@@ -118,16 +118,17 @@ def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pa
     """Pairs of the products that have facts to tell in a language of the writer, at most `MOST_PRODUCTS` of them."""
     found: list[Pair] = []
     seen: set[str] = set()
+    packs = guard.shop_packs()
     for row, sheet in sheets(products, languages):
         side = side_of(sheet)
         random = np.random.default_rng(
             [seed, int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)]
         )
-        prompt = tuple(
-            (m.role, m.content) for m in render("product_copy", writing.own_facts(sheet), sheet.locale)
-        )
+        pack = policies.pack_of(sheet, packs)
+        asked = render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice)
+        prompt = tuple((m.role, m.content) for m in asked)
         for _ in range(TEXTS_A_PRODUCT if side == "train" else 1):
-            text = told(sheet, row.get("description"), random)
+            text = told(sheet, row.get("description"), random, pack)
             # A text that two products share would stand on both sides.
             if text and text not in seen:
                 seen.add(text)
@@ -146,9 +147,9 @@ def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict
     return islice(named, MOST_PRODUCTS)
 
 
-def told(sheet: Sheet, description: str | None, random: np.random.Generator) -> str:
+def told(sheet: Sheet, description: str | None, random: np.random.Generator, pack: guard.Pack) -> str:
     """One description: a lead, the facts in an order and phrasing that `random` draws, sentences of the shop, an end."""
-    plan = writing.plan(sheet, [])
+    plan = writing.plan(sheet, [], pack)
     if not plan.body:
         return ""
 
@@ -156,22 +157,24 @@ def told(sheet: Sheet, description: str | None, random: np.random.Generator) -> 
         return part.alternatives[int(random.integers(len(part.alternatives)))]
 
     body = [drawn(part) for part in plan.body]
-    body += own_sentences(sheet, description)
+    body += own_sentences(sheet, description, pack)
     body = [body[n] for n in random.permutation(len(body))]
     parts = [drawn(plan.lead), *body, drawn(plan.end)]
     joint = "" if sheet.locale.startswith("zh") else " "
     return joint.join(dict.fromkeys(part for part in parts if part))
 
 
-def own_sentences(sheet: Sheet, description: str | None) -> list[str]:
-    """Sentences of the shop's own description that say something, and nothing that the facts do not bear."""
+def own_sentences(sheet: Sheet, description: str | None, pack: guard.Pack) -> list[str]:
+    """Sentences of the shop's own description that say something, and nothing that facts or policy do not bear."""
     kept = []
     for sentence in sentences(description):
         if not sentence[-1:] or sentence[-1] not in ".!?。！？" or not sentence[:1].isupper():
             continue
         claims = guard.claims(sentence, sheet.evidence, sheet.locale)
-        if all(c.verdict == "supported" for c in claims) and any(
-            c.attribute and c.attribute not in OWN for c in claims
+        if (
+            all(c.verdict == "supported" for c in claims)
+            and any(c.attribute and c.attribute not in OWN for c in claims)
+            and not policies.breaches("description", sentence, sheet, pack)
         ):
             kept.append(sentence)
     return kept[:OWN_SENTENCES]

@@ -292,7 +292,8 @@ def _taken_down(pages: Mapping[Key, Page], day: date) -> list[dict[str, Any]]:
     rows = []
     for row in _old_rows(pages.keys(), day):
         page = pages[key_of(row)]
-        what = "facts" if row["policy_version"] == page.policy_version else "policy"
+        # Another prompt makes no word wrong.
+        what = " and ".join(w for w in _changed(row, page) if w != "prompt") or "facts"
         rows.append(_hidden(row, BLOCKED, TAKEN_DOWN, f"{what} changed: {page.breach}"))
     return rows
 
@@ -339,6 +340,18 @@ def _told_before(day: date) -> dict[Key, dict[str, str]]:
     return told
 
 
+def _changed(old: Mapping[str, Any], page: Page) -> list[str]:
+    """What is another today than when a row was written, apart from facts and writer."""
+    templates, _, voice = page.prompt_version.partition("+")
+    old_templates, _, old_voice = old["prompt_version"].partition("+")
+    is_other = {
+        "policy": old["policy_version"] != page.policy_version,
+        "voice": old_voice != voice,
+        "prompt": old_templates != templates,
+    }
+    return [what for what, changed in is_other.items() if changed]
+
+
 def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
     """Why the copy was written, with the names of what changed."""
     old = page.before
@@ -346,7 +359,7 @@ def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
         return "new product"
     if old["status"] == RETIRED:
         return "for sale again"
-    causes = []
+    causes = [f"{what} changed" for what in _changed(old, page)]
     now = {
         claim.attribute: claim.value
         for claim in text.claims
@@ -356,10 +369,6 @@ def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
     names = [a if a in ("brand", "category") else f"attributes.{a}" for a in changed]
     if old["title"] != (text.title or None):
         names.insert(0, "title")
-    if old["policy_version"] != page.policy_version:
-        causes.append("policy changed")
-    if old["prompt_version"] != PROMPT_VERSION:
-        causes.append("prompt changed")
     if old["model_name"] != text.model_name and not causes:
         causes.append(f"model changed: {old['model_name']} to {text.model_name}")
     elif old["model_version"] != text.model_version and not causes:
@@ -396,7 +405,7 @@ def _rows(
         "version": number,
         # What stands in for a writer that was not there is due again.
         "input_hash": digest(page.input_hash, "provisional") if written.provisional else page.input_hash,
-        "prompt_version": PROMPT_VERSION,
+        "prompt_version": page.prompt_version,
         "model_name": text.model_name,
         "model_version": text.model_version,
     }

@@ -80,15 +80,15 @@ def _draft(sheet: Sheet, packs: guard.Packs, writer: llm.Generator) -> _Draft:
     elif writer.free and draft.plan.body:
         draft.is_free, draft.asked = True, freely.request(held, pack)
     elif draft.plan.is_choice:
-        draft.asked = _by_grammar(held, draft.plan)
+        draft.asked = _by_grammar(held, draft.plan, pack)
     else:
         draft.reason = "nothing to choose"
     return draft
 
 
-def _by_grammar(sheet: Sheet, plan: writing.Plan) -> llm.Request:
+def _by_grammar(sheet: Sheet, plan: writing.Plan, pack: guard.Pack) -> llm.Request:
     return llm.Request(
-        messages=render("product_copy", writing.own_facts(sheet), sheet.locale),
+        messages=render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice),
         grammar=writing.grammar(plan),
         max_tokens=MOST_TOKENS,
     )
@@ -135,7 +135,7 @@ def _second(draft: _Draft, reply: llm.Reply | None) -> None:
 def _look_for_missing(draft: _Draft) -> None:
     draft.missing = writing.rest(draft.sheet, _told(draft), draft.pack)
     if draft.missing.is_choice:
-        draft.asked = _by_grammar(draft.sheet, draft.missing)
+        draft.asked = _by_grammar(draft.sheet, draft.missing, draft.pack)
 
 
 def _told(draft: _Draft) -> frozenset[str]:

@@ -20,8 +20,7 @@ from nightmarket.products.product_copy.facts import read_sheets
 from nightmarket.products.product_copy.policies import SHOP_PAGE
 from nightmarket.products.product_copy.reviews import BLOCKED, RETIRED, SHOWN, Key, key_of
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.products.product_copy.text import CHANNEL_FIELDS
-from nightmarket.prompts import PROMPT_VERSION
+from nightmarket.products.product_copy.text import CHANNEL_FIELDS, is_of_name
 from nightmarket.warehouse import digest
 
 # Raise it when code here changes what is written from the same facts, prompt and policy.
@@ -38,6 +37,7 @@ class Page:
     channel: str
     input_hash: str
     policy_version: str
+    prompt_version: str
     before: Mapping[str, Any] | None
     breach: str = ""  # what the live text says against the policy of today
 
@@ -81,13 +81,14 @@ def _pages(
     sheet: Sheet, model_version: str, before: Before, packs: guard.Packs, channels: Sequence[str]
 ) -> Iterator[Page]:
     """The texts of a product that are missing or stale."""
-    of_page = input_hash(sheet, model_version, policies.pack_of(sheet, packs))
+    pack = policies.pack_of(sheet, packs)
+    of_page, prompt = input_hash(sheet, model_version, pack), policies.prompt_version(pack)
     for channel in channels:
         version = policies.version_of(policies.pack_of(sheet, packs, channel))
         hashed = of_page if channel == SHOP_PAGE else digest(of_page, channel, version)
         old = before.get((sheet.product_id, channel, sheet.locale))
         if old is None or old["input_hash"] != hashed:
-            yield Page(channel, hashed, version, old)
+            yield Page(channel, hashed, version, prompt, old)
 
 
 def _place(page: Page) -> int:
@@ -107,14 +108,14 @@ def _rescanned(due: Sequence[Due], day: date, packs: guard.Packs) -> list[Due]:
             continue
         title, body = CHANNEL_FIELDS[row["channel"]]
         told = {title: row["title"], body: row["description"]}
-        rows.append(row | told | {"certificates": sheet.certificates, "names": sheet.names})
+        rows.append(
+            row | told | {"certificates": sheet.certificates, "names": sheet.names, "facts": sheet.own}
+        )
     found: dict[Key, list[guard.Breach]] = {}
     for (product, channel, locale), breaches in guard.rescan(
         rows, lambda row: policies.pack_of(live[key_of(row)], packs, row["channel"])
     ):
-        # What policy.toml leaves in a title is the catalogue's own name.
-        of_title = CHANNEL_FIELDS[channel][0]
-        if mine := [b for b in breaches if b.kind != "banned" or b.field != of_title]:
+        if mine := [breach for breach in breaches if not is_of_name(breach, channel)]:
             found[product, channel, locale] = mine
     return [_ranked(entry, found) if found else entry for entry in due]
 
@@ -157,7 +158,7 @@ def input_hash(sheet: Sheet, model_version: str, pack: guard.Pack) -> str:
     return digest(
         json.dumps(told, ensure_ascii=False),
         sheet.locale,
-        PROMPT_VERSION,
+        policies.prompt_version(pack),
         policies.version_of(pack),
         model_version,
         RECIPE,

@@ -35,7 +35,7 @@ def request(sheet: Sheet, pack: guard.Pack) -> llm.Request:
     most = pack.limits.get(CHANNEL_FIELDS[pack.channel][1], MOST_TOKENS * 3)
     needed = int(most / _CHARACTERS_PER_TOKEN[language(sheet.locale)])
     return llm.Request(
-        messages=render("product_copy", writing.own_facts(sheet), sheet.locale),
+        messages=render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice),
         max_tokens=max(16, min(MOST_TOKENS, needed)),
     )
 

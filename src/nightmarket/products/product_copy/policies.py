@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nightmarket import guard
@@ -17,6 +17,7 @@ from nightmarket.guard.claims import plain_key
 from nightmarket.guard.pack_files import PACKAGED
 from nightmarket.guard.packs import bounded
 from nightmarket.products.product_copy.sheet import Removed, Sheet
+from nightmarket.prompts import PROMPT_VERSION, manner
 from nightmarket.warehouse import digest
 
 SHOP_PAGE = "shop_page"
@@ -48,14 +49,17 @@ _SAYS_SOMETHING = re.compile(r"[^\W\d_]{2}|[\u3400-\u9fff]")
 
 
 def rules_digest(packs: guard.Packs) -> str:
-    """A digest of all rules of a shop; the names of packs do not enter."""
+    """A digest of all rules of a shop and its voice; the names of packs do not enter."""
+    languages = sorted(packs.voices.by_language)
+    voices = [(language, packs.voices.of(language)) for language in ("", *languages)]
     return digest(
         *(
             json.dumps(
                 [rule.channel, rule.locale, rule.category, rule.said], default=list, ensure_ascii=False
             )
             for rule in packs.rules
-        )
+        ),
+        *(f"{language} {_voice_version(voice)}" for language, voice in voices if voice is not None),
     )
 
 
@@ -73,6 +77,20 @@ def pack_of(sheet: Sheet, packs: guard.Packs, channel: str = SHOP_PAGE) -> guard
 def version_of(pack: guard.Pack) -> str:
     """What a row says of the policy that judged it: the phrases banned everywhere and the rules of its pack."""
     return digest(guard.POLICY_VERSION, pack.version)[:12]
+
+
+def prompt_version(pack: guard.Pack) -> str:
+    """What a row says of how its writer was asked: the templates and house phrasings and, behind `+`, the shop's voice."""
+    return PROMPT_VERSION if pack.voice is None else f"{PROMPT_VERSION}+{_voice_version(pack.voice)}"
+
+
+def _voice_version(voice: guard.Voice) -> str:
+    return digest(manner(voice), *sorted(voice.avoid))[:12]
+
+
+def check(told: Mapping[str, str], sheet: Sheet, pack: guard.Pack) -> list[guard.Breach]:
+    """What a product's texts break, by field."""
+    return guard.check(told, pack, certificates=sheet.certificates, names=sheet.names, facts=sheet.own)
 
 
 def certificates(attributes: Iterable[tuple[str, str]]) -> frozenset[str]:
@@ -100,13 +118,12 @@ def certificates(attributes: Iterable[tuple[str, str]]) -> frozenset[str]:
 
 def breaches(field: str, text: str, sheet: Sheet, pack: guard.Pack) -> list[guard.Breach]:
     """What a piece of a field breaks; what the whole field must have is not asked of a piece."""
-    found = guard.check({field: text}, pack, certificates=sheet.certificates, names=sheet.names)
-    return [breach for breach in found if breach.kind != "required"]
+    return [breach for breach in check({field: text}, sheet, pack) if breach.kind != "required"]
 
 
 def said(breach: guard.Breach) -> str:
     """A breach in a few words that name the phrase: for causes and reasons."""
-    if breach.kind in ("forbidden", "certificate", "required"):
+    if breach.kind in _WHY:
         return f"`{breach.text.lower()}` {_WHY[breach.kind]} ({breach.pack})"
     return f"{breach.kind} in {breach.field}, `{breach.text[:40]}` ({breach.pack})"
 
@@ -115,6 +132,7 @@ _WHY = {
     "forbidden": "must not be said here",
     "certificate": "needs a certificate",
     "required": "must be said here",
+    "avoided": "is avoided by the shop's voice",
 }
 
 

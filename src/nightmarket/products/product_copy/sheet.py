@@ -70,6 +70,19 @@ class Sheet:
             f.attribute: f.value for f in self.facts
         }
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """What the catalogue says in its own words: names, pieces of the title, parts of the category, values."""
+        told = [
+            *self.names,
+            self.title,
+            self.name,
+            *self.details,
+            self.brand,
+            *(self.category or "").split(" > "),
+        ]
+        return tuple(text for text in (*told, *(fact.value for fact in self.facts)) if text)
+
 
 def plain_label(attribute: str) -> str:
     """How an attribute is called in a sentence: small letters, but acronyms stay."""

@@ -213,10 +213,14 @@ def fields(text: Text) -> dict[str, str]:
 
 
 def faults(told: dict[str, str], sheet: Sheet, pack: guard.Pack) -> list[guard.Breach]:
-    """What whole fields break. What policy.toml leaves in a title is the catalogue's own name, cleaned before."""
-    title_field = CHANNEL_FIELDS[pack.channel][0]
-    found = guard.check(told, pack, certificates=sheet.certificates, names=sheet.names)
-    return [breach for breach in found if breach.field != title_field or breach.kind != "banned"]
+    """What whole fields break."""
+    return [breach for breach in policies.check(told, sheet, pack) if not is_of_name(breach, pack.channel)]
+
+
+def is_of_name(breach: guard.Breach, channel: str) -> bool:
+    """Whether a breach is no fault of a text: what policy.toml and the voice find in a title is the catalogue's own name,
+    cleaned before."""
+    return breach.field == CHANNEL_FIELDS[channel][0] and breach.kind in ("banned", "avoided")
 
 
 def _title(title: str, field: str, pack: guard.Pack) -> str:
@@ -269,10 +273,7 @@ def _meta(text: Text) -> str:
     if text.pack.channel != policies.SHOP_PAGE:
         return ""
     told = guard.fit("meta_description", text.sentences, text.pack)
-    found = guard.check(
-        {"meta_description": told}, text.pack, certificates=text.sheet.certificates, names=text.sheet.names
-    )
-    return "" if any(breach.kind != "required" for breach in found) else told
+    return "" if policies.breaches("meta_description", told, text.sheet, text.pack) else told
 
 
 def _blocked(text: Text) -> str:

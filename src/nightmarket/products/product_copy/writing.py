@@ -75,13 +75,13 @@ def plan(sheet: Sheet, removed: list[Removed], pack: guard.Pack | None = None) -
     is_spoken, spoken, number = _voice(sheet)
     turn = turn_of(sheet)
     lead = _checked(_leads(sheet, spoken, number) if is_spoken else [f"{sheet.name}."], sheet, pack)
-    begin = _turned(lead, turn, most=3) or (f"{sheet.name}.",)
+    begin = _turned(lead, turn, pack, most=3) or (f"{sheet.name}.",)
     body = _body(sheet, spoken, number, turn, removed, pack)
     ends: list[str] = []
     if is_spoken and body:
         forms = spoken["end"]
         said = _checked([*forms.get(number or "any", forms["any"])], sheet, pack)
-        ends = list(_turned(said, turn // 7, most=1))
+        ends = list(_turned(said, turn // 7, pack, most=1))
     # One text in three ends with an invitation: on every page it would be noise.
     end = Part((ends[0], "") if ends and turn % 3 == 0 else ("",))
     return Plan(Part(begin), tuple(body), end, sheet.locale)
@@ -234,7 +234,7 @@ def _body(
         if fact.attribute in used:
             continue
         used.add(fact.attribute)
-        offered = list(_turned(ways, turn, most=2))
+        offered = list(_turned(ways, turn, pack, most=2))
         for other, other_ways in worth:
             if other.attribute in used:
                 continue
@@ -242,7 +242,7 @@ def _body(
             if pair:
                 used.add(other.attribute)
                 apart = _join([offered[0], other_ways[0]], sheet.locale)
-                offered = [pair[turn % len(pair)], apart]
+                offered = [*_turned(pair, turn, pack, most=1), apart]
                 break
         parts.append(Part(tuple(offered)))
     if told is None and len(parts) < 3 and sheet.details and spoken:
@@ -254,7 +254,7 @@ def _body(
             joint = "，" if language(sheet.locale) == "zh" else ", "
             said = [form.format(value=_clause(joint.join(listed))) for form in spoken["details"]["any"]]
             if checked := _checked(said, sheet, pack):
-                parts.append(Part(tuple(_turned(checked, turn, most=2))))
+                parts.append(Part(_turned(checked, turn, pack, most=2)))
     return parts
 
 
@@ -346,9 +346,13 @@ def _checked(told: Sequence[str], sheet: Sheet, pack: guard.Pack | None) -> list
     ]
 
 
-def _turned(told: Sequence[str], turn: int, *, most: int) -> tuple[str, ...]:
+def _turned(told: Sequence[str], turn: int, pack: guard.Pack | None, *, most: int) -> tuple[str, ...]:
+    """At most so many, from the turn's own on; those with a word that the shop's voice prefers come first."""
     start = turn % len(told) if told else 0
-    return tuple([*told[start:], *told[:start]][:most])
+    turned = [*told[start:], *told[:start]]
+    if pack is not None:
+        turned.sort(key=lambda text: not pack.prefers(text))
+    return tuple(turned[:most])
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
