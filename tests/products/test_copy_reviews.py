@@ -32,7 +32,7 @@ WORDS = "The Aquaron Weaning Spoon comes in turquoise. It is made of silicone."
 class Mute:
     """A writer that writes no language: every text is the template's."""
 
-    name, version, languages, free = "mute", "v1", frozenset[str](), False
+    name, version, languages, free, keeps_grammars = "mute", "v1", frozenset[str](), False, True
 
     def close(self) -> None: ...
     def __enter__(self) -> Mute:

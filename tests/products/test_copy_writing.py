@@ -48,7 +48,7 @@ Says = Callable[[llm.Request], llm.Reply | llm.Failure]
 class Scripted:
     """A writer that may write freely and says what it is told to; under a grammar it takes the first of everything."""
 
-    name, version, free = "scripted", "v1", True
+    name, version, free, keeps_grammars = "scripted", "v1", True, True
     languages = frozenset({"en", "zh"})
 
     def __init__(self, says: str | Says, *, finish: str = "stop") -> None:
@@ -255,11 +255,14 @@ def test_chinese_is_written_freely_and_repaired_too() -> None:
     assert "300" not in text.description and "200毫升" in text.description and "浙江龙泉" in text.description
 
 
-def test_a_writer_that_keeps_no_grammar_still_leaves_every_key_fact_told() -> None:
-    text = write(
-        read_sheet(BOTTLE),
-        Scripted(lambda r: llm.Reply("It is made of stainless steel.", 1, 1, "stop", False, 1)),
-    )
+@pytest.mark.parametrize(("says_so", "batches"), [(True, [1]), (False, [1, 1])])
+def test_a_writer_that_keeps_no_grammar_still_leaves_every_key_fact_told(
+    says_so: bool, batches: list[int]
+) -> None:
+    writer = Scripted(lambda r: llm.Reply("It is made of stainless steel.", 1, 1, "stop", False, 1))
+    writer.keeps_grammars = not says_so  # type: ignore[misc]
+    text = write(read_sheet(BOTTLE), writer)
+    assert writer.batches == batches
     assert all(value in text.description for value in ("750 ml", "turquoise", "24 hours", "Aquaron Steel"))
     assert text.free == 1
 

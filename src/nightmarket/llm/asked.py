@@ -109,6 +109,7 @@ class Generator(Protocol):
         languages: that it writes.
         free: whether it may write in its own words, of which what the facts bear is published; any other is only asked to
             choose among given ones.
+        keeps_grammars: whether a request's grammar binds what it says; one that does not is better not asked under one.
         spent: what it has done so far.
     """
 
@@ -116,6 +117,7 @@ class Generator(Protocol):
     version: str
     languages: frozenset[str]
     free: bool
+    keeps_grammars: bool
     spent: Spent
 
     def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:

@@ -124,6 +124,7 @@ class EndpointGenerator(Generator):
         self._opened = time.monotonic()
         self._tokens_per_run = tokens_per_run
         self._grammar_field = grammar_field
+        self.keeps_grammars = grammar_field != "none"
         self._backoff_s = backoff_s
         # Of its own, so that waiting does not move the generators that decide a night's rows.
         self._random = random.Random()

@@ -64,6 +64,7 @@ class LocalGenerator(Generator):
         self.name = tuned.name if tuned else weights.name
         self.version = tuned.version if tuned else weights.digest
         self.free = tuned is not None
+        self.keeps_grammars = True
         self.spent = Spent()
         self._key = tuned.digest if tuned else weights.digest
         self._locate = tuned.locate if tuned else partial(_located, path, weights)

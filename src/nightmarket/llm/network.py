@@ -33,6 +33,7 @@ class NetworkGenerator(Generator):
     """
 
     free = True
+    keeps_grammars = False
 
     def __init__(
         self, source: str | tuple[Any, Any], *, name: str = "", version: str = "", store: Path | None = None,

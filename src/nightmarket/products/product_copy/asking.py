@@ -2,7 +2,7 @@
 
 A writer that may write freely (`free = True`) is asked for its own words; facts that these leave out are added in house
 phrasings. Any other writer chooses among house phrasings under a grammar. Where nothing is left, the template stands. A
-product has at most two rounds; those of all products are asked together. Not here: which products, budgets, rows.
+product has at most two rounds, one where the writer keeps no grammar; those of all products are asked together. Not here: which products, budgets, rows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_many(
     _round(drafts, writer, _first)
     for draft in drafts:
         if draft.is_free and draft.kept:
-            _look_for_missing(draft)
+            _look_for_missing(draft, writer)
     _round(drafts, writer, _second)
     return [draft.failure or _finished(draft, writer) for draft in drafts]
 
@@ -132,9 +132,9 @@ def _second(draft: _Draft, reply: llm.Reply | None) -> None:
         _add(draft, guard.sentences(reply.text))
 
 
-def _look_for_missing(draft: _Draft) -> None:
+def _look_for_missing(draft: _Draft, writer: llm.Generator) -> None:
     draft.missing = writing.rest(draft.sheet, _told(draft), draft.pack)
-    if draft.missing.is_choice:
+    if draft.missing.is_choice and writer.keeps_grammars:
         draft.asked = _by_grammar(draft.sheet, draft.missing, draft.pack)
 
 
