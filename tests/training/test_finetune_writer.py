@@ -17,8 +17,8 @@ from nightmarket import guard, lake, llm, tracking
 from nightmarket.errors import ModelRefused
 from nightmarket.llm import tuned
 from nightmarket.settings import get_settings
-from nightmarket.training import finetune_writer, pairs, proof
-from nightmarket.training.stepping import Objective, descend
+from nightmarket.training import finetune_writer, pairs, proof, stepping
+from nightmarket.training.stepping import Objective, best_step, descend
 
 DAY = date(2026, 3, 2)
 KINDS = (
@@ -101,22 +101,21 @@ def line(**more: Any) -> Objective:
     slope = torch.nn.Parameter(torch.tensor(0.0))
     seen: list[int] = more.pop("seen", [])
     told = iter(more.pop("held_out", [float(n) for n in range(100, 0, -1)]))
+    slopes: list[float] = more.pop("slopes", [])
 
     def losses(part: int) -> dict[str, Any]:
         seen.append(part)
         return {"miss": (slope - 1.0) ** 2}
 
-    return Objective(
-        "line",
-        "d",
-        8,
-        losses,
-        lambda: {"miss": next(told)},
-        {"slope": (slope, 0.1)},
-        lambda _: None,
-        7,
-        **more,
-    )
+    def look() -> dict[str, float]:
+        slopes.append(float(slope.detach()))
+        return {"miss": next(told)}
+
+    return Objective("line", "d", 8, losses, look, {"slope": (slope, 0.1)}, lambda _: None, 7, **more)
+
+
+def slope_of(objective: Objective) -> float:
+    return float(objective.parameters["slope"][0].detach())
 
 
 def test_micro_batches_make_one_step_and_each_is_asked_for_once() -> None:
@@ -126,13 +125,52 @@ def test_micro_batches_make_one_step_and_each_is_asked_for_once() -> None:
     assert [step for step, _ in curves["line.miss.train"]] == list(range(1, 9))
 
 
-def test_steps_end_when_the_held_out_loss_stops_falling_and_a_second_start_takes_none(tmp_path: Path) -> None:
-    told = [5.0, 4.0, 4.5, 4.6, 1.0]
-    curves = descend(line(looks=8, patience=2, held_out=told), tmp_path / "kept.safetensors")
+def test_steps_end_when_the_held_out_loss_stops_falling_at_the_best_state_and_a_second_start_takes_none(
+    tmp_path: Path,
+) -> None:
+    told, slopes, seen = [5.0, 4.0, 4.5, 4.6, 1.0], [], []
+    first = line(looks=8, patience=2, held_out=told, slopes=slopes)
+    curves = descend(first, tmp_path / "kept.safetensors")
     assert curves["line.miss.held_out"] == [(0, 5.0), (1, 4.0), (2, 4.5), (3, 4.6)]
-    seen: list[int] = []
-    again = descend(line(looks=8, patience=2, held_out=told, seen=seen), tmp_path / "kept.safetensors")
-    assert seen == [] and again == curves
+    assert best_step(curves, "line") == 1
+    assert slope_of(first) == slopes[1] != slopes[3]
+    again = line(looks=8, patience=2, held_out=told, seen=seen)
+    assert descend(again, tmp_path / "kept.safetensors") == curves
+    assert seen == [] and slope_of(again) == slope_of(first)
+
+
+@pytest.mark.parametrize(("told", "best"), [
+    ([1.0, 2.0, 3.0], 0), ([3.0, 2.0, 1.0], 8), ([float("nan"), 2.0, float("nan")], 4), ([2.0, 1.0, 1.0], 4),
+])  # fmt: skip
+def test_the_state_with_the_lowest_held_out_loss_is_kept_wherever_it_was(
+    told: list[float], best: int
+) -> None:
+    slopes: list[float] = []
+    objective = line(patience=9, held_out=told, slopes=slopes)
+    assert best_step(descend(objective, None), "line") == best
+    assert slope_of(objective) == slopes[best // 4] and len(set(slopes)) == 3
+
+
+def test_a_training_killed_behind_its_best_look_ends_as_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
+    told = [5.0, 4.0, 4.5, 4.6]
+    whole = line(looks=4, patience=9, held_out=[*told, 4.7])
+    curves = descend(whole, None)
+    halted = line(looks=4, patience=9, held_out=told)  # the look after 8 steps fails
+    with pytest.raises(StopIteration):
+        descend(halted, tmp_path / "kept.safetensors")
+    again = line(looks=4, patience=9, held_out=[4.7])
+    assert descend(again, tmp_path / "kept.safetensors") == curves
+    assert slope_of(again) == slope_of(whole) and best_step(curves, "line") == 2
+
+
+def test_without_patience_the_last_state_stays() -> None:
+    slopes: list[float] = []
+    objective = line(held_out=[1.0, 2.0, 3.0], slopes=slopes)
+    descend(objective, None)
+    assert slope_of(objective) == slopes[2]
 
 
 # --- the gate ---------------------------------------------------------------------------------------------------------
@@ -219,7 +257,7 @@ def test_what_llama_cpp_serves_says_what_the_tuned_network_says(_shared: None, t
 def test_a_tuning_that_was_killed_goes_on_to_the_same_numbers(
     _shared: None, made: list[pairs.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nightmarket.training import stepping, writer
+    from nightmarket.training import writer
 
     monkeypatch.setattr(writer, "BATCH", 1)
     monkeypatch.setattr(writer, "LOOKED_AT", 1)

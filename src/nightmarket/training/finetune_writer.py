@@ -33,7 +33,7 @@ from nightmarket.training.stepping import Curves
 
 TASK = llm.TASK
 DAG = "finetune_writer"
-RECIPE = "writer-1"
+RECIPE = "writer-2"
 LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
@@ -166,7 +166,7 @@ def _training(
     params = {
         "base_model": llm.SMOLLM2.name, "recipe": RECIPE, "method": "lora", "seed": settings.seed,
         "steps": settings.writer_steps, "pretrain_steps": settings.writer_pretrain_steps, "parts": settings.writer_parts,
-        "prompt_version": PROMPT_VERSION,
+        "prompt_version": PROMPT_VERSION, "best_step": stepping.best_step(made.curves, "finetune"),
     }  # fmt: skip
     numbers = {f"loss.{name}": float(values.mean()) for name, values in made.losses.items()} | dict(
         made.speed
@@ -254,6 +254,8 @@ Loss a token of held-out texts: packaged {report["losses"]["base"]:.3f}, tuned {
 | curve | first | last | steps |
 |---|---|---|---|
 {losses}
+
+Of the steps on pairs it is as it was after step {stepping.best_step(made.curves, "finetune")}, where held-out pairs surprised it least.
 
 ## Limits
 

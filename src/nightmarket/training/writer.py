@@ -226,7 +226,7 @@ def pretrain(
 def finetune(
     writer: Writer, learnt: Sequence[Pair], held_out: Sequence[Pair], *, steps: int, parts: int, seed: int, checkpoint: Path | None
 ) -> Curves:  # fmt: skip
-    """Tune on pairs, in place; ends early when the held-out loss stops falling (`PATIENCE` looks)."""
+    """Tune on pairs, in place, up to the look with the lowest held-out loss; `PATIENCE` looks without a lower one end it."""
     coded = sorted((writer._coded(pair) for pair in learnt), key=lambda c: len(c[0]))
     looked = held_out[:LOOKED_AT]
 
@@ -258,7 +258,7 @@ def _descend(
     name: str, writer: Writer, losses: Any, look: Any, steps: int, seed: int, checkpoint: Path | None, digest: str, **more: Any
 ) -> Curves:  # fmt: skip
     rates = {n: (p, RATE) for n, p in writer.adapters().items()}
-    told = warehouse.digest("writer-1", digest, steps, seed, RATE, RANK, ALPHA, LONGEST)
+    told = warehouse.digest("writer-2", digest, steps, seed, RATE, RANK, ALPHA, LONGEST)
     return descend(
         Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
     )
