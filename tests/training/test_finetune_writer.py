@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from nightmarket import guard, lake, llm, tracking
+from nightmarket import guard, lake, ledger, llm, tracking
 from nightmarket.errors import ModelRefused
 from nightmarket.llm import tuned
 from nightmarket.settings import get_settings
-from nightmarket.training import finetune_writer, pairs, proof, stepping
+from nightmarket.training import finetune_writer, pairs, preferences, proof, stepping
 from nightmarket.training.stepping import Objective, best_step, descend
+from tests.training.tiny_writer import catalogue, edits, tiny_writer
 
 DAY = date(2026, 3, 2)
-KINDS = (
-    "kettle", "teapot", "lantern", "blanket", "cushion", "ladle", "basket", "candle", "saucer", "whisk", "apron", "tumbler",
-    "platter", "colander", "ramekin", "spatula", "trivet", "thermos", "pitcher", "skillet",
-)  # fmt: skip
-PLACES = ("garden", "travel", "harbour", "mountain", "meadow")
-
-
-def catalogue() -> pa.Table:
-    rows = []
-    for n in range(100):
-        kind, place = KINDS[n % 20], PLACES[n // 20]
-        facts = {"Material": ("steel", "oak", "cotton")[n % 3], "Capacity": f"{100 + n * 7} ml"}
-        rows.append(
-            {
-                "product_id": f"p{n:03d}", "title": f"Alder {place} {kind}", "brand": "Alder", "category": f"Home > {kind}",
-                "attributes": json.dumps(facts), "status": "active", "locale": "en",
-                "description": f"The material is {facts['Material']}. Call 020 7946 0958. It cures colds.",
-            }
-        )  # fmt: skip
-    return pa.Table.from_pylist(rows)
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
@@ -212,83 +193,52 @@ def test_a_catalogue_of_titles_alone_has_its_names_to_tell() -> None:
 # --- from adapters to what serves -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One copy of the packaged weights for all tests of this file."""
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture
-def _shared(home: Path, models: Path) -> Iterator[None]:
-    home.mkdir(exist_ok=True)
-    (home / "models").symlink_to(models)
-    yield
-
-
-def test_what_llama_cpp_serves_says_what_the_tuned_network_says(_shared: None, tmp_path: Path) -> None:
-    import torch
-
-    from nightmarket.training import writer
-
-    opened = writer.open_packaged(7)
-    random = torch.Generator().manual_seed(1)
-    for name, parameter in opened.adapters().items():
-        if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=random) * 0.08
-    turns = [{"role": "user", "content": "Name three kinds of tea."}]
-    asked = opened.tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    with torch.no_grad():
-        ids = opened.network.generate(**asked, max_new_tokens=6, do_sample=False)[
-            0, asked["input_ids"].shape[1] :
-        ]
-    opened.save(tmp_path / "model")
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["adapters.safetensors", "writer.json"]
-    writer_of = tuned.writer(tmp_path / "model", name="it")
-    request = llm.Request((llm.Message("user", "Name three kinds of tea."),), max_tokens=12)
-    with llm.LocalGenerator(tuned=writer_of) as served, llm.LocalGenerator() as packaged:
-        said = served.generate([request])[0].text
-        # Blocks of 8 bits decide a near tie otherwise: the first words are no tie.
-        assert said.split()[:3] == opened.tokenizer.decode(ids, skip_special_tokens=True).split()[:3]
-        assert said != packaged.generate([request])[0].text
-
-
-def test_a_tuning_that_was_killed_goes_on_to_the_same_numbers(
-    _shared: None, made: list[pairs.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_tuning_that_was_killed_in_any_stage_goes_on_to_the_same_numbers(
+    home: Path, made: list[pairs.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nightmarket.training import writer
 
-    monkeypatch.setattr(writer, "BATCH", 1)
-    monkeypatch.setattr(writer, "LOOKED_AT", 1)
     monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
-    sides = pairs.on("train", made), pairs.on("validation", made)
+    monkeypatch.setattr(writer, "LOOKED_AT", 2)
+    monkeypatch.setattr(writer, "EDITS_RATE", 1e-2)
+    settings = get_settings().model_copy(update={"writer_steps": 4, "writer_pretrain_steps": 2})
+    people = preferences.made(catalogue(), edits(), languages=frozenset({"en"}))
+    taken: list[tuple[str, int]] = []
 
-    def tuned_by(opened: writer.Writer, checkpoint: Path | None) -> dict[str, list[tuple[int, float]]]:
-        return writer.finetune(opened, *sides, steps=2, parts=1, seed=7, checkpoint=checkpoint)
+    def learnt(folder: Path, killed_at: tuple[str, int] | None = None) -> tuple[Any, Any, writer.Writer]:
+        begun = writer.descend
 
-    whole = writer.open_packaged(7)
-    curves = tuned_by(whole, None)
-    halted, calls = writer.open_packaged(7), []
-    learn = writer.Writer.learning
+        def watched(objective: Objective, checkpoint: Path | None) -> Any:
+            def losses(step: int) -> Any:
+                if killed_at == (objective.name, step):
+                    raise KeyboardInterrupt
+                taken.append((objective.name, step))
+                return objective.losses(step)
 
-    def killed(self: writer.Writer, yes: bool) -> None:
-        calls.append(yes)
-        if calls.count(True) == 2:
-            raise KeyboardInterrupt
-        learn(self, yes)
+            return begun(replace(objective, losses=losses), checkpoint)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(writer.Writer, "learning", killed)
-        tuned_by(halted, tmp_path / "kept.safetensors")
-    again = writer.open_packaged(7)
-    assert tuned_by(again, tmp_path / "kept.safetensors") == curves
-    assert len(curves["finetune.text.train"]) == 2
-    ours, theirs = again.adapters(), whole.adapters()
-    assert len(ours) == 420 and all(ours[name].equal(theirs[name]) for name in theirs)
+        opened = tiny_writer(made)
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "descend", watched)
+            told = finetune_writer.learn(opened, catalogue(), made, people, settings=settings, folder=folder)
+        return *told, opened
+
+    curves, gained, whole = learnt(tmp_path / "whole")
+    for stage in ("read_on", "finetune", "prefer"):
+        with pytest.raises(KeyboardInterrupt):
+            learnt(tmp_path / "halted", (stage, 1 if stage == "read_on" else 2))
+    taken.clear()
+    again, gained_again, last = learnt(tmp_path / "halted")
+    assert taken == [("prefer", 2), ("prefer", 3)]
+    assert (again, gained_again) == (curves, gained)
+    assert [
+        len(curves[f"{name}.train"]) for name in ("read_on.next_token", "finetune.text", "prefer.dpo")
+    ] == [2, 4, 4]
+    ours, theirs = last.adapters(), whole.adapters()
+    assert len(ours) == 16 and all(ours[name].equal(theirs[name]) for name in theirs)
 
 
-def test_adapters_of_other_weights_or_changed_ones_are_refused(_shared: None, tmp_path: Path) -> None:
+def test_adapters_of_other_weights_or_changed_ones_are_refused(home: Path, tmp_path: Path) -> None:
     tuned.write(tmp_path, {"model.layers.0.self_attn.q_proj.lora_A.weight": np.zeros((2, 576))}, scale=1.0)
     about = json.loads((tmp_path / "writer.json").read_text())
     (tmp_path / "adapters.safetensors").write_bytes(b"another")
@@ -308,10 +258,9 @@ def test_adapters_of_other_weights_or_changed_ones_are_refused(_shared: None, tm
 
 
 def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
-    _shared: None, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned.write(tmp_path, {}, scale=1.0)
-    before = sorted(p.name for p in models.iterdir())
 
     def full(adapters: Path, scale: float, target: Path) -> None:
         target.write_bytes(b"half")
@@ -320,34 +269,71 @@ def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
     monkeypatch.setattr(tuned, "_export", full)
     with pytest.raises(ModelRefused, match=r"No space left on device.*150 MB"):
         tuned.located(tmp_path)
-    assert sorted(p.name for p in models.iterdir()) == before
+    assert list((home / "models").iterdir()) == []
 
 
-def test_the_steps_make_one_version_with_curves_texts_and_a_verdict(
-    registry: Path, _shared: None, monkeypatch: pytest.MonkeyPatch
+def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_says_it(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("STEPS", "1"), ("PRETRAIN_STEPS", "1"), ("TRIAL_PRODUCTS", "1")):
-        monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", value)
+    import torch
+
+    from nightmarket.training import writer
+
+    for name in ("STEPS", "PRETRAIN_STEPS", "TRIAL_PRODUCTS"):
+        monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", "1")
     get_settings.cache_clear()
-    monkeypatch.setattr("nightmarket.training.writer.HELD_OUT", 1)
-    monkeypatch.setattr("nightmarket.training.writer.LOOKED_AT", 1)
-    monkeypatch.setattr("nightmarket.training.writer.BATCH", 2)
-    monkeypatch.setattr("nightmarket.training.writer.BLOCKS", 1)
+    # As little as there can be, in a step that is large enough to be heard.
+    for name, value in (
+        ("HELD_OUT", 1),
+        ("LOOKED_AT", 1),
+        ("BATCH", 1),
+        ("BLOCKS", 1),
+        ("BLOCK", 32),
+        ("RATE", 0.03),
+    ):
+        monkeypatch.setattr(writer, name, value)
+    monkeypatch.setattr(proof, "MOST_TOKENS", 8)
+    said, save = [], writer.Writer.save
+
+    def heard(self: writer.Writer, folder: Path) -> None:
+        asked = pairs.on("test", pairs.load(DAY))[0].messages
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": role, "content": text} for role, text in asked], add_generation_prompt=True,
+            return_tensors="pt", return_dict=True,
+        )  # fmt: skip
+        with torch.no_grad():
+            whole = self.network.generate(**ids, max_new_tokens=6, do_sample=False)
+        said.append(self.tokenizer.decode(whole[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+        save(self, folder)
+
+    monkeypatch.setattr(writer.Writer, "save", heard)
     lake.write("products", DAY, catalogue(), key=("product_id",))
-    notes = [
+    first, second, third = (
         step(DAY, "r").note
         for step in (finetune_writer.build_examples, finetune_writer.train, finetune_writer.promote)
-    ]
-    assert notes[1].startswith("version 1: held-out loss ")
+    )
+    few = "0 edits of people to learn from, 32 are needed"
+    assert first == few
+    assert second.startswith("version 1: held-out loss ") and second.endswith(few)
+    assert "only 1 held-out products, 20 are needed" in third
     (found,) = tracking.versions("writer")
     assert sorted(p.name for p in found.path.iterdir()) == ["adapters.safetensors", "writer.json"]
+    assert found.params["best_step"] in (0, 1)
     report = json.loads(found.tags["gate_report"])
     assert (report["products"], report["promote"]) == (1, False)
-    assert "only 1 held-out products, 20 are needed" in notes[2]
     _, client = tracking._mlflow()
     for loss in ("read_on.next_token", "finetune.text"):
         assert [m.step for m in client.get_metric_history(found.run_id, f"{loss}.held_out")] == [0, 1], loss
-    assert "passed" in str(client.get_model_version("nightmarket.writer", "1").description)
-    assert finetune_writer.train(DAY, "r2").note == notes[1] and len(tracking.versions("writer")) == 1
+    card = str(client.get_model_version("nightmarket.writer", "1").description)
+    assert "passed" in card and f"Nothing was learnt from edits: {few}." in card
+    # Too few edits (one of these three is held out) make nothing new.
+    ledger.copy_reviews(edits()[:3])
+    assert finetune_writer.build_examples(DAY, "r2").note == f"unchanged; {few.replace('0', '2', 1)}"
+    assert finetune_writer.train(DAY, "r2").note == second.replace(few, few.replace("0", "2", 1))
+    assert len(tracking.versions("writer")) == 1
+    # What llama.cpp reads says what the network said. Blocks of 8 bits decide a near tie otherwise: the first words are none.
+    told = Path(client.download_artifacts(found.run_id, "texts.md")).read_text()
+    served = re.findall(r"^\*\*(?:base|tuned)\*\*: (.*)", told, re.MULTILINE)
+    assert len(served) == 2 and served[0].split()[:3] != served[1].split()[:3] == said[0].split()[:3]
     # Nobody was promoted: the packaged writer serves, and may not write freely.
     assert (llm.open_generator(DAY).version, llm.open_generator(DAY).free) == (llm.SMOLLM2.digest, False)

@@ -123,16 +123,25 @@ def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pa
         random = np.random.default_rng(
             [seed, int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)]
         )
-        prompt = tuple(
-            (m.role, m.content) for m in render("product_copy", writing.own_facts(sheet), sheet.locale)
-        )
+        turns = prompt(sheet)
         for _ in range(TEXTS_A_PRODUCT if side == "train" else 1):
             text = told(sheet, row.get("description"), random)
             # A text that two products share would stand on both sides.
             if text and text not in seen:
                 seen.add(text)
-                found.append(Pair(sheet.product_id, side, prompt, text))
+                found.append(Pair(sheet.product_id, side, turns, text))
     return found
+
+
+def prompt(sheet: Sheet) -> tuple[tuple[str, str], ...]:
+    """The turns in which a night asks for a text of a sheet that is held against its pack."""
+    asked = render("product_copy", writing.own_facts(sheet), sheet.locale)
+    return tuple((message.role, message.content) for message in asked)
+
+
+def is_written(locale: str, languages: frozenset[str]) -> bool:
+    """Whether a text of a locale is in one of some languages."""
+    return locale.split("-")[0].lower() in languages
 
 
 def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict[str, Any], Sheet]]:
@@ -142,7 +151,7 @@ def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict
     drawn = sorted(range(len(ids)), key=lambda n: hashlib.sha256(str(ids[n]).encode()).digest())
     read = read_sheets(products.take(pa.array(drawn, pa.int64())), lambda _: True)
     held = ((row, policies.hold(sheet, policies.pack_of(sheet, packs))) for row, sheet in read)
-    named = ((r, s) for r, s in held if s.name and s.locale.split("-")[0].lower() in languages)
+    named = ((r, s) for r, s in held if s.name and is_written(s.locale, languages))
     return islice(named, MOST_PRODUCTS)
 
 

@@ -2,8 +2,8 @@
 
 LoRA (Hu et al. 2021) through peft: 4.9 of 134.5 million numbers learn, and a tuned version is those numbers (20 MB). First
 the shop's texts are read on (next token, packed blocks), then pairs of facts and text (loss on the text alone; the head of
-49,152 words is only asked where a word of the text is due). Not here: pairs and texts (pairs, passages), steps and
-checkpoints (stepping), what serves (llm.tuned).
+49,152 words is only asked where a word of the text is due), then what people would rather say (DPO). Not here: pairs, edits
+and texts (pairs, preferences, passages), steps and checkpoints (stepping), what serves (llm.tuned).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nightmarket.llm import tuned
 from nightmarket.llm.local import SMOLLM2
 from nightmarket.settings import get_settings
 from nightmarket.training.pairs import Pair
+from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves, Objective, descend
 from nightmarket.weights import verify
 
@@ -47,6 +48,14 @@ LOOKED_AT = 16
 """Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2
 LOOKS = 4
+BETA = 0.1
+"""How much a nat counts by which a chosen text gained on the rejected one (Rafailov et al. 2023)."""
+EDITS = 4
+"""Edits a step: two texts each, so as much work as a micro-batch of pairs."""
+PASSES = 3
+"""Times that each edit is learnt from at most: few are there, and more only raises the certainty about these."""
+EDITS_RATE = 5e-5
+"""An eighth of that of pairs: what was learnt there should stay."""
 SHAPE: Mapping[str, Any] = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
@@ -74,13 +83,26 @@ class Writer:
 
     def loss(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
         """Mean loss in nats a token of `asked` (rows x places, bool): each from all that stand before it in its row."""
-        import torch.nn.functional as F
+        return self._nats(ids, mask, asked, "mean")
 
-        causal = self.network.base_model.model
-        states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        due = asked[:, 1:]
-        guessed = causal.lm_head(states[:, :-1][due])
-        return F.cross_entropy(guessed.float(), ids[:, 1:][due])
+    def margins(self, edits: Sequence[Preference]) -> Tensor:
+        """Of each edit by how many nats the chosen text is likelier than the rejected one."""
+        import torch
+
+        both = [edit.chosen for edit in edits] + [edit.rejected for edit in edits]
+        ids, mask, asked = self._batch([self._coded(pair) for pair in both])
+        nats = self._nats(ids, mask, asked, "none")
+        rows = asked[:, 1:].nonzero()[:, 0].to(nats.device)
+        likely = torch.zeros(len(both), device=nats.device).index_add(0, rows, -nats)
+        return likely[: len(edits)] - likely[len(edits) :]
+
+    def margins_of(self, edits: Sequence[Preference]) -> NDArray[np.float64]:
+        """The same without learning."""
+        import torch
+
+        self.learning(False)
+        with torch.no_grad():
+            return np.array([float(self.margins([edit])) for edit in edits], np.float64)
 
     def losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """The mean loss a token of each pair's text, without learning."""
@@ -105,6 +127,16 @@ class Writer:
             for name, p in self.adapters().items()
         }
         tuned.write(folder, adapters, scale=ALPHA / RANK)
+
+    def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
+        """What each asked token costs, row by row, or their mean."""
+        import torch.nn.functional as F
+
+        causal = self.network.base_model.model
+        states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        due = asked[:, 1:]
+        guessed = causal.lm_head(states[:, :-1][due])
+        return F.cross_entropy(guessed.float(), ids[:, 1:][due], reduction=reduction)
 
     def _coded(self, pair: Pair) -> tuple[list[int], int]:
         """Tokens of a pair, and how many of them are the prompt's."""
@@ -210,17 +242,8 @@ def pretrain(
             )
         }
 
-    return _descend(
-        "read_on",
-        writer,
-        losses,
-        look,
-        steps,
-        seed,
-        checkpoint,
-        warehouse.digest(learnt, held_out, BLOCK, BLOCKS),
-        looks=1,
-    )
+    digest = warehouse.digest(learnt, held_out, BLOCK, BLOCKS)
+    return _descend("read_on", writer, losses, look, RATE, steps, seed, checkpoint, digest, looks=1)
 
 
 def finetune(
@@ -240,25 +263,60 @@ def finetune(
     texts = [[pair.text for pair in some] for some in (learnt, looked)]
     digest = warehouse.digest(*texts, BATCH, parts)
     return _descend(
-        "finetune",
-        writer,
-        losses,
-        look,
-        steps,
-        seed,
-        checkpoint,
-        digest,
-        parts=parts,
-        looks=LOOKS,
+        "finetune", writer, losses, look, RATE, steps, seed, checkpoint, digest, parts=parts, looks=LOOKS,
         patience=PATIENCE,
-    )
+    )  # fmt: skip
+
+
+def prefer(
+    writer: Writer,
+    learnt: Sequence[Preference],
+    held_out: Sequence[Preference],
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None,
+) -> Curves:
+    """Tune on edits in place (DPO), up to the look with the lowest held-out loss.
+
+    A chosen text becomes likelier against the rejected one than the writer as it comes (the reference) has them: how it
+    has them is asked once, before the first step. At most `steps` are taken, and `PASSES` over the edits.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    random = np.random.default_rng([seed, 2])
+    order = np.concatenate([random.permutation(len(learnt)) for _ in range(PASSES)])
+    steps = min(steps, max(len(order) // EDITS, 1))
+    drawn, looked = [learnt[n] for n in order[: steps * EDITS]], held_out[:LOOKED_AT]
+    # An edit that is drawn twice is asked about once.
+    unlike = list(dict.fromkeys([*drawn, *looked]))
+    reference = dict(zip(unlike, writer.margins_of(unlike), strict=True))
+
+    def dpo(edits: Sequence[Preference], margins: Tensor) -> Tensor:
+        gained = margins - torch.tensor([reference[edit] for edit in edits]).to(margins)
+        return -F.logsigmoid(BETA * gained).mean()
+
+    def losses(step: int) -> Mapping[str, Tensor]:
+        edits = drawn[step * EDITS : (step + 1) * EDITS]
+        return {"dpo": dpo(edits, writer.margins(edits))}
+
+    def look() -> Mapping[str, float]:
+        return {"dpo": float(dpo(looked, torch.tensor(writer.margins_of(looked))))}
+
+    said = [[edit.chosen.text, edit.rejected.text] for edit in [*drawn, *looked]]
+    return _descend(
+        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest(*said, BETA, EDITS),
+        looks=LOOKS, patience=PATIENCE,
+    )  # fmt: skip
 
 
 def _descend(
-    name: str, writer: Writer, losses: Any, look: Any, steps: int, seed: int, checkpoint: Path | None, digest: str, **more: Any
+    name: str, writer: Writer, losses: Any, look: Any, rate: float, steps: int, seed: int, checkpoint: Path | None,
+    digest: str, **more: Any,
 ) -> Curves:  # fmt: skip
-    rates = {n: (p, RATE) for n, p in writer.adapters().items()}
-    told = warehouse.digest("writer-2", digest, steps, seed, RATE, RANK, ALPHA, LONGEST)
+    rates = {n: (p, rate) for n, p in writer.adapters().items()}
+    told = warehouse.digest("writer-2", digest, steps, seed, rate, RANK, ALPHA, LONGEST)
     return descend(
         Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
     )
