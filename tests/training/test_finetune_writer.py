@@ -238,6 +238,41 @@ def test_a_tuning_that_was_killed_in_any_stage_goes_on_to_the_same_numbers(
     assert len(ours) == 16 and all(ours[name].equal(theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize(("able", "chosen"), [
+    ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True, "avx512_bf16": False}, "bf16"), ({"avx512_f": True}, "fp32"), ({}, "fp32"),
+])  # fmt: skip
+def test_bf16_is_chosen_where_the_processor_multiplies_it_and_makes_another_version(
+    home: Path, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], chosen: str
+) -> None:
+    import torch
+
+    from nightmarket.training import writer
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    plain = finetune_writer.recipe(get_settings())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert writer.precision() == chosen
+    assert (finetune_writer.recipe(get_settings()) == plain) is (chosen == "fp32")
+
+
+def test_a_step_in_bf16_is_near_one_in_fp32_and_what_learns_stays_fp32(
+    made: list[pairs.Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from nightmarket.training import writer
+
+    opened = tiny_writer(made)
+    batch = opened._batch([opened._coded(pair) for pair in made[:4]])
+    whole = float(opened.loss(*batch).detach())
+    monkeypatch.setattr(writer, "precision", lambda device: "bf16")
+    loss = opened.loss(*batch)
+    loss.backward()
+    assert loss.dtype == torch.float32 and 0 < abs(float(loss.detach()) - whole) < 0.01 * whole
+    learnt = [p for p in opened.adapters().values() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert len(learnt) == 8 and {p.dtype for p in learnt} == {p.grad.dtype for p in learnt} == {torch.float32}
+
+
 def test_adapters_of_other_weights_or_changed_ones_are_refused(home: Path, tmp_path: Path) -> None:
     tuned.write(tmp_path, {"model.layers.0.self_attn.q_proj.lora_A.weight": np.zeros((2, 576))}, scale=1.0)
     about = json.loads((tmp_path / "writer.json").read_text())
@@ -318,7 +353,7 @@ def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_
     assert "only 1 held-out products, 20 are needed" in third
     (found,) = tracking.versions("writer")
     assert sorted(p.name for p in found.path.iterdir()) == ["adapters.safetensors", "writer.json"]
-    assert found.params["best_step"] in (0, 1)
+    assert found.params["best_step"] in (0, 1) and found.params["precision"] == writer.precision()
     report = json.loads(found.tags["gate_report"])
     assert (report["products"], report["promote"]) == (1, False)
     _, client = tracking._mlflow()

@@ -111,10 +111,12 @@ def promote(day: date, run_id: str) -> Outcome:
 
 
 def recipe(settings: Settings) -> str:
-    """A digest of everything beside pairs and edits that decides what is trained."""
+    """A digest of everything beside pairs and edits that decides what is trained, on this machine."""
+    from nightmarket.training import writer as network
+
     return warehouse.digest(
         RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
-        settings.writer_parts, settings.seed,
+        settings.writer_parts, settings.seed, network.precision(),
     )  # fmt: skip
 
 
@@ -227,7 +229,8 @@ def _training(
     params = {
         "base_model": llm.SMOLLM2.name, "recipe": RECIPE, "method": "lora", "seed": settings.seed,
         "steps": settings.writer_steps, "pretrain_steps": settings.writer_pretrain_steps, "parts": settings.writer_parts,
-        "prompt_version": PROMPT_VERSION, "best_step": stepping.best_step(made.curves, "finetune"),
+        "prompt_version": PROMPT_VERSION, "precision": network.precision(),
+        "best_step": stepping.best_step(made.curves, "finetune"),
     }  # fmt: skip
     if made.edits:
         params |= {"beta": network.BETA, "best_step_on_edits": stepping.best_step(made.curves, "prefer")}

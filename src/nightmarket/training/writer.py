@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,12 +130,16 @@ class Writer:
 
     def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
         """What each asked token costs, row by row, or their mean."""
+        import torch
         import torch.nn.functional as F
 
+        device = self.network.device
+        ids, mask, due = ids.to(device), mask.to(device), asked[:, 1:].to(device)
         causal = self.network.base_model.model
-        states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        due = asked[:, 1:]
-        guessed = causal.lm_head(states[:, :-1][due])
+        # Products alone: adapters, sums of a norm and the loss stay fp32, and so do gradients of what learns.
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision(device.type) == "bf16"):
+            states = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            guessed = causal.lm_head(states[:, :-1][due])
         return F.cross_entropy(guessed.float(), ids[:, 1:][due], reduction=reduction)
 
     def _coded(self, pair: Pair) -> tuple[list[int], int]:
@@ -182,6 +186,23 @@ def open_packaged(seed: int) -> Writer:
             r=RANK, lora_alpha=ALPHA, target_modules=list(_LAYERS), lora_dropout=0.0, task_type="CAUSAL_LM"
         )
         return Writer(tokenizer, get_peft_model(network, config))
+
+
+def precision(device: str = "cpu") -> Literal["bf16", "fp32"]:
+    """In what a forward pass multiplies: bf16 where the processor (or the card) does that by itself, else fp32.
+
+    Where it does not, bf16 is made of fp32 and slower. What learns is fp32 in both.
+
+    Args:
+        device: what torch calls it, `cpu` or `cuda`. The packaged writer is opened on the first.
+    """
+    import torch
+
+    if device == "cuda":
+        able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if able else "fp32"
 
 
 def materialised() -> Path:
@@ -316,7 +337,9 @@ def _descend(
     digest: str, **more: Any,
 ) -> Curves:  # fmt: skip
     rates = {n: (p, rate) for n, p in writer.adapters().items()}
-    told = warehouse.digest("writer-2", digest, steps, seed, rate, RANK, ALPHA, LONGEST)
+    told = warehouse.digest(
+        "writer-2", digest, steps, seed, rate, RANK, ALPHA, LONGEST, precision(writer.network.device.type)
+    )
     return descend(
         Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
     )
