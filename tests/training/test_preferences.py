@@ -178,7 +178,7 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
     ledger.copy_reviews([edit(KETTLE, version=2, text="The Alder garden kettle is made of steel.")])
     finetune_writer.train(DAY, "r2")
     assert len(tracking.versions("writer")) == 1
-    finetune_writer.build_examples(DAY, "r3")
+    preferences.freeze(DAY, languages=ENGLISH)
 
     def begun(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

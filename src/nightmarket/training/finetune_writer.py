@@ -9,6 +9,7 @@ preferences), the network (writer), measures (proof), what serves (llm).
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ from nightmarket.training.stepping import Curves
 
 if TYPE_CHECKING:
     from nightmarket.training.writer import Writer
+
+log = logging.getLogger(__name__)
 
 TASK = llm.TASK
 DAG = "finetune_writer"
@@ -139,8 +142,10 @@ def tune(
     """
     from nightmarket.training import writer as network
 
+    log.info("opening %s", llm.SMOLLM2.name)
     opened = network.open_packaged(settings.seed)
     test = pairs.on("test", frozen)[: network.HELD_OUT]
+    log.info("what it says of %d held-out pairs before the first step", len(test))
     losses = {"base": opened.base_losses_of(test)}
     began = time.perf_counter()
     curves, gained = learn(opened, products, frozen, edits, settings=settings, folder=folder)
@@ -150,10 +155,12 @@ def tune(
     opened.save(folder / "model")
     del opened
     sheets = _sheets(products, {p.product_id for p in test}, settings.writer_trial_products)
-    proofs = {"base": _proof(sheets, None, settings), "tuned": _proof(sheets, folder / "model", settings)}
     held = tracking.champion(TASK)
-    if held is not None:
-        proofs["champion"] = _proof(sheets, held.path, settings)
+    writers = {"base": None, "tuned": folder / "model"} | ({"champion": held.path} if held else {})
+    proofs = {}
+    for name, place in writers.items():
+        log.info("%s writes about %d held-out products", name, len(sheets))
+        proofs[name] = _proof(sheets, place, settings)
     report = proof.report(proofs, losses, champion=held.version if held else None, seed=settings.seed)
     speed = {"tuning_seconds": seconds, "memory_mb": ledger.peak_rss_mb()}
     return Tuned(curves, gained, losses, proofs, sheets, report, speed)

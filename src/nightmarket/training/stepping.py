@@ -98,7 +98,9 @@ def descend(objective: Objective, checkpoint: Path | None) -> Curves:
     done, curves, best = _load(objective, checkpoint, parameters, optimiser)
     every = max(objective.steps // objective.looks, 1)
     if done == 0:
+        began = time.perf_counter()
         _look(objective, curves, 0, parameters, best)
+        log.info("%s", _progress(objective, curves, 0, time.perf_counter() - began, 0))
     began = told_at = time.perf_counter()
     for step in range(done, objective.steps):
         if _is_spent(objective, curves):
@@ -183,7 +185,7 @@ def _look(
 
 
 def _progress(objective: Objective, curves: Curves, step: int, seconds: float, here: int) -> str:
-    """How far it is, for people. `here`: the steps that took these seconds; 0: it has ended."""
+    """How far it is, for people. `here`: the steps that took these seconds; 0: nothing is said of what is left."""
     last = {
         n.removeprefix(f"{objective.name}."): p[-1]
         for n, p in curves.items()
@@ -195,7 +197,7 @@ def _progress(objective: Objective, curves: Curves, step: int, seconds: float, h
         for n, (at, v) in last.items()
         if n.endswith(".held_out") and at == step
     ]
-    told = f"{objective.name}: step {step} of {objective.steps}, {', '.join(losses)}, {_span(seconds)}"
+    told = ", ".join([f"{objective.name}: step {step} of {objective.steps}", *losses, _span(seconds)])
     if not here:
         return told
     about = "some" if objective.patience is None else "up to"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ from nightmarket.weights import verify
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 RANK = 16
 ALPHA = 32
@@ -312,6 +315,7 @@ def prefer(
     drawn, looked = [learnt[n] for n in order[: steps * EDITS]], held_out[:LOOKED_AT]
     # An edit that is drawn twice is asked about once.
     unlike = list(dict.fromkeys([*drawn, *looked]))
+    log.info("prefer: what the writer says of %d edits before the first step", len(unlike))
     reference = dict(zip(unlike, writer.margins_of(unlike), strict=True))
 
     def dpo(edits: Sequence[Preference], margins: Tensor) -> Tensor:
