@@ -1,10 +1,10 @@
 """Tunes the packaged writer on the shop's own texts and lets the gate decide whether it may write freely.
 
-Continued pre-training on catalogue text, then pairs of facts and text, as low-rank adapters; compared with the packaged
-writer on products that nobody learnt from. Once a champion serves, product copy is its own sentences, each with its proof.
+Continued pre-training on catalogue text, then pairs of facts and text, then what people edited where there is enough of it, as
+low-rank adapters; compared with the packaged writer on products that nobody learnt from. Once a champion serves, product copy is its own sentences, each with its proof.
 It runs once a week by `NIGHTMARKET_WRITER_SCHEDULE`, or when asked; some 20 minutes. Nothing waits for it.
 
-**Reads** `marts.products` · **Writes** experiment `writer` and model `nightmarket.writer` in MLflow
+**Reads** `marts.products`, `ops.copy_reviews` · **Writes** experiment `writer` and model `nightmarket.writer` in MLflow
 
 **If it fails**: the writer that served keeps serving. `train` and `promote` can be cleared and run again: a training
 that was killed goes on from its checkpoint, and the same inputs make no second version.

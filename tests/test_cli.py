@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import date
 from pathlib import Path
@@ -60,6 +61,26 @@ def test_a_day_that_is_no_day_is_refused_before_anything_starts(tiny: Path) -> N
     said = nightmarket("run", "--day", "tomorrow")
     assert said.exit_code == 2
     assert "tomorrow" in said.stderr
+
+
+def test_what_a_training_says_of_itself_is_told_while_it_is_at_work(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nightmarket import night
+    from nightmarket.ledger import Outcome
+
+    def train(day: date) -> Outcome:
+        logging.getLogger("nightmarket.training.stepping").info("finetune: step %d of [48]", 3)
+        logging.getLogger("nightmarket.products").info("something else")
+        return Outcome()
+
+    monkeypatch.setattr(night, "steps", lambda: {"finetune_writer": {"train": train}})
+    said = nightmarket("run", "--only", "finetune_writer")
+    assert said.exit_code == 0, said.output
+    begun, line, done = said.output.splitlines()[:3]
+    assert begun.startswith("Night of ") and line == f"{'':<24}finetune: step 3 of [48]"
+    assert done.split()[:3] == ["finetune_writer", "train", "success"]
+    assert logging.getLogger("nightmarket.training").handlers == []
 
 
 @pytest.fixture(scope="module")

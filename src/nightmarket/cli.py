@@ -8,6 +8,7 @@ them, so `--help` and `query` answer at once.
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import sys
 import textwrap
@@ -97,7 +98,8 @@ def run(
         with scheduler.only_one(settings):
             settings, chosen = night.prepare(shop or None, _date(day))
             console.print(f"Night of {chosen} for shop {settings.shop}, in this process.")
-            report = night.run(chosen, [name.strip() for name in only.split(",") if name.strip()], tell)
+            with _training_told(console):
+                report = night.run(chosen, [name.strip() for name in only.split(",") if name.strip()], tell)
         _tell_report(report)
     raise typer.Exit(0 if report.succeeded else 1)
 
@@ -482,6 +484,33 @@ def _who() -> str:
 
 def _console() -> Console:
     return Console(soft_wrap=not sys.stdout.isatty())
+
+
+class _Told(logging.Handler):
+    """Log lines between the lines of steps, where the steps' names end."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(
+            f"{'':<23} {record.getMessage()}", style="dim", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+@contextmanager
+def _training_told(console: Console) -> Iterator[None]:
+    """A training tells how far it is while it is at work: one takes minutes."""
+    log, told = logging.getLogger("nightmarket.training"), _Told(console)
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(told)
+    try:
+        yield
+    finally:
+        log.removeHandler(told)
+        log.setLevel(before)
 
 
 @contextmanager

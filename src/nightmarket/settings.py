@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         6, ge=0, description="Steps of reading the shop's texts on before that (some 8 s each)."
     )
     writer_parts: int = Field(1, ge=1, description="Micro-batches of 8 pairs whose gradients make one step.")
+    writer_preferences: int = Field(
+        32, ge=1, description="Edits of copy by people from which on the writer is tuned on them too."
+    )
     writer_trial_products: int = Field(
         24, ge=1, description="Held-out products that the trial of a tuned writer writes about at most."
     )

