@@ -104,9 +104,9 @@ class Settings(BaseSettings):
         3, ge=1, description="Days after which copy that waits for a person is rejected."
     )
 
-    generator: Literal["local", "endpoint"] = Field(
+    generator: Literal["local", "endpoint", "batch"] = Field(
         "local",
-        description="Who writes: `local` (the packaged weights, in this process) or `endpoint` (a server).",
+        description="Who writes: `local` (the packaged weights, in this process), `endpoint` (a server) or `batch` (a provider's batch API).",
     )
     endpoint_url: str | None = Field(
         None, description="Base URL of an OpenAI-compatible endpoint, such as https://models.example.com/v1."

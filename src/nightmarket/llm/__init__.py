@@ -1,9 +1,10 @@
 """Prompts to replies: the one door to a GPT-family decoder.
 
 A `Generator` takes requests and gives replies in their order. Runtimes stand in a file each: `local` (the packaged
-SmolLM2-135M-Instruct, or a champion made from it, through llama.cpp in this process) and `endpoint` (any
-OpenAI-compatible server). Every reply is kept by the digest of model, prompt and parameters (`replies`), so that a retry
-buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard`), how much is written (`products`).
+SmolLM2-135M-Instruct, or a champion made from it, through llama.cpp in this process), `endpoint` (any OpenAI-compatible
+server) and `batch` (a provider's batch API, whose answers come within a day). Every reply is kept by the digest of model,
+prompt and parameters (`replies`), so that a retry buys nothing twice. Not here: what is asked (`prompts`), what may go out
+(`guard`), how much is written (`products`).
 """
 
 from datetime import date
@@ -12,6 +13,7 @@ from nightmarket import tracking
 from nightmarket.errors import SettingMissing
 from nightmarket.llm import tuned
 from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
+from nightmarket.llm.batch import BatchGenerator
 from nightmarket.llm.endpoint import EndpointGenerator
 from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
 from nightmarket.llm.replies import ReplyStore
@@ -21,6 +23,7 @@ from nightmarket.settings import get_settings
 __all__ = [
     "SMOLLM2",
     "TASK",
+    "BatchGenerator",
     "EndpointGenerator",
     "Failure",
     "Generator",
@@ -36,19 +39,20 @@ __all__ = [
 ]
 
 
-def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerator:
+def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerator | BatchGenerator:
     """The writer by `Settings`, with the shop's store of replies: here the champion of `nightmarket.writer`, where there is
-    one, else the packaged weights; or an endpoint.
+    one, else the packaged weights; or an endpoint; or a provider's batches.
 
     Nothing is loaded, verified or called before the first reply that is not in the store. An endpoint's deadline counts
     from here.
 
     Args:
-        day: the champion is the one that served when this day began; None: the one that serves now.
+        day: the champion is the one that served when this day began, and batches are asked for its night; None: the one
+            that serves now, and nothing is asked in batches.
 
     Raises:
         ModelRefused: the champion belongs to other packaged weights.
-        SettingMissing: an endpoint is wanted, and a setting it needs is missing or cannot be used; names it.
+        SettingMissing: an endpoint or a provider is wanted, and a setting it needs is missing or cannot be used; names it.
     """
     settings = get_settings()
     store = settings.state / "llm" / "replies.sqlite"
@@ -57,10 +61,10 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
     for name in ("endpoint_url", "endpoint_model"):
         if not getattr(settings, name):
             raise SettingMissing(
-                f"NIGHTMARKET_GENERATOR is `endpoint`, but NIGHTMARKET_{name.upper()} is not set. Set it in the "
+                f"NIGHTMARKET_GENERATOR is `{settings.generator}`, but NIGHTMARKET_{name.upper()} is not set. Set it in the "
                 f"environment or in .env (see .env.example), or set NIGHTMARKET_GENERATOR=local."
             )
-    return EndpointGenerator(
+    endpoint = EndpointGenerator(
         url=settings.endpoint_url or "",
         model=settings.endpoint_model or "",
         key=settings.endpoint_key,
@@ -80,6 +84,9 @@ def open_generator(day: date | None = None) -> LocalGenerator | EndpointGenerato
         ),
         insecure=settings.endpoint_insecure,
     )
+    if settings.generator == "endpoint":
+        return endpoint
+    return BatchGenerator(endpoint, store=store, outbox=store.with_name("outbox.sqlite"), day=day)
 
 
 def _champion(day: date | None) -> TunedWriter | None:
