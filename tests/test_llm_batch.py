@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,16 @@ def test_a_batch_under_way_is_the_only_one_whoever_asks_and_however_often(chosen
     keep(NEXT)
     assert (gather(NEXT).rows_out, asked()) == (1, ["c"])
     assert under_way().name != first.name
+
+
+def test_of_two_that_gather_at_once_both_get_one_batch(chosen: pytest.MonkeyPatch) -> None:
+    texts(DAY, "a")
+    writer = llm.open_generator(DAY)
+    first = writer._outbox.take(version=writer.version, day=DAY)
+    texts(DAY, "b")
+    assert first is not None
+    assert writer._outbox.take(version=writer.version, day=DAY) == first
+    assert asked() == ["a"]
 
 
 def test_a_kill_inside_keep_costs_nothing(chosen: pytest.MonkeyPatch) -> None:
@@ -359,3 +371,55 @@ def test_airflow_gets_the_provider_as_a_connection_unless_it_has_one(chosen: pyt
     chosen.delenv(BATCH_CONNECTION)
     chosen.setenv("NIGHTMARKET_GENERATOR", "endpoint")
     assert given() is None
+
+
+def test_make_up_starts_a_triggerer_where_a_writer_is_asked_in_batches(chosen: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from nightmarket import transform
+    from nightmarket.scheduler import serving
+
+    begun: list[set[str]] = []
+
+    def begin(*_: object, beside: dict[str, list[str]], **__: object) -> None:
+        begun.append(set(beside))
+        raise KeyboardInterrupt
+
+    chosen.setattr(serving, "running", begin)
+    chosen.setattr(transform, "ensure_manifest", lambda: None)
+    for generator in ("batch", "endpoint"):
+        chosen.setenv("NIGHTMARKET_GENERATOR", generator)
+        get_settings.cache_clear()
+        with pytest.raises(KeyboardInterrupt):
+            serving.up(1, Console())
+    assert begun == [{"mlflow", "data_docs", "triggerer"}, {"mlflow", "data_docs"}]
+
+
+def test_what_waits_for_a_provider_goes_on_with_the_next_airflow(chosen: pytest.MonkeyPatch) -> None:
+    from nightmarket.scheduler.processes import airflow_home, forget_killed_runs
+
+    database = airflow_home(get_settings()) / "airflow.db"
+    database.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for table in ("dag_run", "task_instance"):
+            connection.execute(f"create table {table} (dag_id text, state text, end_date text)")
+        connection.executemany(
+            "insert into dag_run values (?, 'running', null)", [["ask_in_batch"], ["other"]]
+        )
+        connection.executemany(
+            "insert into task_instance values (?, 'deferred', null)", [["ask_in_batch"], ["other"]]
+        )
+        connection.execute("create table partitioned_asset_key_log (asset_partition_dag_run_id int)")
+        connection.execute("create table asset_partition_dag_run (id int, created_dag_run_id int)")
+        connection.execute("create table asset_dag_run_queue (id int)")
+    assert forget_killed_runs(get_settings()) == 1
+    with closing(sqlite3.connect(database)) as connection:
+        left = connection.execute(
+            "select dag_id, state from dag_run union all select dag_id, state from task_instance"
+        ).fetchall()
+    assert left == [
+        ("ask_in_batch", "running"),
+        ("other", "failed"),
+        ("ask_in_batch", "deferred"),
+        ("other", "failed"),
+    ]

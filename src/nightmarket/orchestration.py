@@ -224,9 +224,6 @@ def ask_provider(task_id: str) -> Any:
     from airflow.providers.common.ai.operators.llm_batch import LLMBatchOperator
 
     class AskProvider(LLMBatchOperator):
-        # The prompts come from the outbox, so that none stands in Airflow's database.
-        template_fields = ()
-
         def execute(self, context: Any) -> Any:
             return self._about(context, super().execute)
 
@@ -237,6 +234,7 @@ def ask_provider(task_id: str) -> Any:
             asked = batch.under_way()
             if asked is None:
                 raise AirflowSkipException("Nothing waits for a provider.")
+            # Here and not before, so that no prompt stands in Airflow's database.
             self.requests = [batch.as_provider_takes(request) for _, request in asked.asked]
             self.model_id = f"openai:{asked.model}"
             self.result_path = str(batch.results_of(asked))

@@ -95,13 +95,12 @@ def test_a_run_of_the_dag_sends_all_of_a_request_and_the_next_night_writes_from_
     with serve() as server:
         choose(server, monkeypatch)
         night(DAY, "a very particular cup", "b")
-        states = [dag.test(run_conf={"day": day.isoformat()}).get_task_instances() for day in (DAY, NEXT)]
+        ended = dag.test(run_conf={"day": DAY.isoformat()}).get_task_instances()
         assert night(NEXT, "a very particular cup", "b") == ["About a very particular cup.", "About b."]
     get_settings.cache_clear()
-    assert [{ti.task_id: str(ti.state) for ti in ended} for ended in states] == [
-        {"gather": "success", "ask": "success", "keep": "success"},
-        {"gather": "success", "ask": "skipped", "keep": "skipped"},
-    ]
+    assert {ti.task_id: str(ti.state) for ti in ended} == {
+        "gather": "success", "ask": "success", "keep": "success",
+    }  # fmt: skip
     [sent] = server.batches.values()
     assert sent.lines[1]["body"] == {
         "model": "tiny", "temperature": 0.0, "seed": 7, "max_completion_tokens": 40,
@@ -113,6 +112,15 @@ def test_a_run_of_the_dag_sends_all_of_a_request_and_the_next_night_writes_from_
     )
     assert sent.id.encode() in airflow_knows
     assert b"particular cup" not in airflow_knows and b"the-key" not in airflow_knows
+
+
+@with_extra
+def test_where_nothing_waits_nothing_is_sent_and_the_task_is_skipped(dag: Any, provider: Provider) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with pytest.raises(AirflowSkipException, match="Nothing waits"):
+        send(dag, "one")
+    assert provider.files == {}
 
 
 @with_extra
@@ -181,6 +189,22 @@ def test_a_batch_whose_receipt_was_lost_is_found_at_the_provider_and_not_sent_ag
     run(dag, "two")
     assert night(NEXT, "a") == ["About a."]
     assert provider.bought() == ["a"]
+
+
+@with_extra
+def test_a_batch_under_way_is_sent_as_it_was_whatever_the_settings_say_now_and_no_other_form_replaces_it(
+    dag: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night(DAY, "a")
+    send(dag, "killed")
+    with monkeypatch.context() as upgraded, pytest.raises(Exception, match="no longer matches its input"):
+        upgraded.setattr(batch, "as_provider_takes", lambda request: {"prompt": "another form"})
+        send(dag, "two")
+    monkeypatch.setenv("NIGHTMARKET_ENDPOINT_MODEL", "big")
+    monkeypatch.setenv("NIGHTMARKET_GENERATOR", "endpoint")
+    get_settings.cache_clear()
+    assert run(dag, "three") == []
+    assert [(sent.prompts, sent.cancels) for sent in provider.batches.values()] == [(["a"], 0)]
 
 
 @with_extra
