@@ -112,17 +112,15 @@ def _writer() -> Iterator[Finding]:
         )
         yield Finding("Writer", "bad", str(error), todo)
         return
-    if not isinstance(writer, llm.EndpointGenerator):
+    if isinstance(writer, (llm.LocalGenerator, llm.NetworkGenerator)):
         yield Finding("Writer", "ok", f"{writer.name}, in this process")
         return
     answers, said = writer.look()
+    todo = "See NIGHTMARKET_ENDPOINT_* in .env.example."
+    if isinstance(writer, llm.BatchGenerator):
+        todo = "See docs/operations.md, In batches at half the price."
     # A night runs without its writer: what an endpoint does not write is written by template.
-    yield Finding(
-        "Writer",
-        "ok" if answers else "warn",
-        said,
-        "" if answers else "See NIGHTMARKET_ENDPOINT_* in .env.example.",
-    )
+    yield Finding("Writer", "ok" if answers else "warn", said, "" if answers else todo)
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

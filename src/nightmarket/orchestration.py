@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk import (
@@ -25,10 +26,10 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from nightmarket import ledger
-from nightmarket.errors import NightmarketError
+from nightmarket.errors import NightmarketError, SettingMissing
 from nightmarket.ledger import Outcome
 from nightmarket.night import call
 from nightmarket.settings import get_settings
@@ -201,6 +202,78 @@ def step(
         return {"day": day.isoformat(), **outcome.as_dict()}
 
     return task(task_id=task_id, outlets=list(outlets), **arguments)(run)()
+
+
+BATCH_CONNECTION = "nightmarket_batch"
+"""Airflow's name for the provider whose batch API answers: type `pydanticai`, address as host, key as password."""
+BATCH_WAIT = timedelta(hours=25)
+"""A provider ends a batch after 24 h itself, with what it has answered by then."""
+
+
+def ask_provider(task_id: str) -> Any:
+    """A task that sends the batch under way to the provider and waits for its answers, without a worker meanwhile.
+
+    Skipped where no batch is under way. What was sent is known by the batch and not by the run that sent it: a retry, a
+    cleared task and the run of another night all wait for the same answers and pay nothing. Without the extra `batch` it
+    is a task that says so.
+    """
+    from nightmarket.llm import batch
+
+    if not batch.is_installed():
+        return step(task_id, _nobody_asks)
+    from airflow.providers.common.ai.exceptions import LLMBatchCancelledError
+    from airflow.providers.common.ai.operators.llm_batch import LLMBatchOperator
+
+    class AskProvider(LLMBatchOperator):
+        def execute(self, context: Any) -> Any:
+            return self._about(context, super().execute)
+
+        def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+            return self._about(context, partial(super().execute_complete, event=event))
+
+        def _about(self, context: Any, go_on: Callable[[Any], Any]) -> Any:
+            asked = batch.under_way()
+            if asked is None:
+                raise AirflowSkipException("Nothing waits for a provider.")
+            # Here and not before, so that no prompt stands in Airflow's database.
+            self.requests = [batch.as_provider_takes(request) for _, request in asked.asked]
+            self.model_id = f"openai:{asked.model}"
+            self.result_path = str(batch.results_of(asked))
+            # The operator knows what it sent by the task instance it sees; ours outlives DAG runs.
+            instance = SimpleNamespace(
+                dag_id=self.dag_id, task_id=self.task_id, run_id=asked.name, map_index=-1
+            )
+            try:
+                return go_on({**context, "task_instance": instance})
+            except LLMBatchCancelledError as error:
+                # Somebody cancelled it at the provider. What was answered before has landed and is paid for; to send
+                # all of it again, as a retry would, pays twice.
+                self.log.warning("%s", error)
+                return {"batch": asked.name, "terminal_reason": "cancelled"}
+
+    return AskProvider(
+        task_id=task_id,
+        requests=[],
+        result_path="",
+        llm_conn_id=BATCH_CONNECTION,
+        deferrable=True,
+        poll_interval=300,
+        timeout=int(BATCH_WAIT.total_seconds()),
+        execution_timeout=BATCH_WAIT + timedelta(hours=1),
+        # A task that is cleared, marked or late waits for the same batch later.
+        cancel_on_kill=False,
+        cancel_on_timeout=False,
+        on_stale_state="fail",
+    )
+
+
+def _nobody_asks(day: date) -> Outcome:
+    from nightmarket.llm import batch
+
+    raise SettingMissing(
+        f"A batch cannot be sent: {batch.PACKAGE} is not installed. Install the extra `batch` (docs/operations.md, In "
+        f"batches at half the price) where Airflow's workers and its triggerer run, then clear this task."
+    )
 
 
 def dbt_build(group_id: str = "dbt") -> tuple[Any, Any]:

@@ -111,10 +111,10 @@ class Settings(BaseSettings):
         256, ge=0, description="Most pairs that a bake-off tunes a candidate on, of 16, 64, 256 and 1024."
     )
 
-    generator: Literal["local", "network", "endpoint"] = Field(
+    generator: Literal["local", "network", "endpoint", "batch"] = Field(
         "local",
         description="Who writes: `local` (the packaged weights, in this process), `network` (another model, here, on a GPU "
-        "where there is one) or `endpoint` (a server).",
+        "where there is one), `endpoint` (a server) or `batch` (a provider's batch API).",
     )
     generator_model: str | None = Field(
         None,

@@ -2,8 +2,9 @@
 
 A `Generator` takes requests and gives replies in their order. Runtimes stand in a file each: `local` (the packaged
 SmolLM2-135M-Instruct, or a champion made from it, through llama.cpp in this process), `network` (any causal language model
-through transformers, on a GPU where there is one) and `endpoint` (any OpenAI-compatible server). Every reply is kept by the digest of model, prompt and parameters (`replies`), so that a retry
-buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard`), how much is written (`products`).
+through transformers, on a GPU where there is one), `endpoint` (any OpenAI-compatible server) and `batch` (a provider's batch
+API, whose answers come within a day). Every reply is kept by the digest of model, prompt and parameters (`replies`), so that a
+retry buys nothing twice. Not here: what is asked (`prompts`), what may go out (`guard`), how much is written (`products`).
 """
 
 from datetime import date
@@ -12,6 +13,7 @@ from nightmarket import tracking
 from nightmarket.errors import SettingMissing
 from nightmarket.llm import tuned
 from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
+from nightmarket.llm.batch import BatchGenerator
 from nightmarket.llm.endpoint import EndpointGenerator
 from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
 from nightmarket.llm.network import NetworkGenerator, version_of
@@ -22,6 +24,7 @@ from nightmarket.settings import get_settings
 __all__ = [
     "SMOLLM2",
     "TASK",
+    "BatchGenerator",
     "EndpointGenerator",
     "Failure",
     "Generator",
@@ -39,15 +42,18 @@ __all__ = [
 ]
 
 
-def open_generator(day: date | None = None) -> LocalGenerator | NetworkGenerator | EndpointGenerator:
+def open_generator(
+    day: date | None = None,
+) -> LocalGenerator | NetworkGenerator | EndpointGenerator | BatchGenerator:
     """The writer by `Settings`, with the shop's store of replies: here the champion of `nightmarket.writer`, where there is
-    one, else the packaged weights; or another model, here or behind an endpoint.
+    one, else the packaged weights; or another model, here, behind an endpoint, or asked in a provider's batches.
 
     Nothing is loaded, verified or called before the first reply that is not in the store. An endpoint's deadline counts
     from here.
 
     Args:
-        day: the champion is the one that served when this day began; None: the one that serves now.
+        day: the champion is the one that served when this day began, and batches are asked for its night; None: the one
+            that serves now, and nothing is asked in batches.
 
     Raises:
         ModelRefused: the champion belongs to other packaged weights, or the other model has no weights that may be opened.
@@ -57,8 +63,8 @@ def open_generator(day: date | None = None) -> LocalGenerator | NetworkGenerator
     store = settings.state / "llm" / "replies.sqlite"
     if settings.generator == "local":
         return LocalGenerator(store=store, threads=settings.threads, tuned=_champion(day))
-    needed = {"network": ("generator_model",), "endpoint": ("endpoint_url", "endpoint_model")}
-    for name in needed[settings.generator]:
+    of_network, of_endpoint = ("generator_model",), ("endpoint_url", "endpoint_model")
+    for name in of_network if settings.generator == "network" else of_endpoint:
         if not getattr(settings, name):
             raise SettingMissing(
                 f"NIGHTMARKET_GENERATOR is `{settings.generator}`, but NIGHTMARKET_{name.upper()} is not set. Set it in the "
@@ -69,7 +75,7 @@ def open_generator(day: date | None = None) -> LocalGenerator | NetworkGenerator
             settings.generator_model or "", store=store, languages=_languages(settings.generator_languages),
             threads=settings.threads,
         )  # fmt: skip
-    return EndpointGenerator(
+    endpoint = EndpointGenerator(
         url=settings.endpoint_url or "",
         model=settings.endpoint_model or "",
         key=settings.endpoint_key,
@@ -85,6 +91,9 @@ def open_generator(day: date | None = None) -> LocalGenerator | NetworkGenerator
         languages=_languages(settings.endpoint_languages),
         insecure=settings.endpoint_insecure,
     )
+    if settings.generator == "endpoint":
+        return endpoint
+    return BatchGenerator(endpoint, store=store, outbox=store.with_name("outbox.sqlite"), day=day)
 
 
 def _languages(told: str) -> frozenset[str]:

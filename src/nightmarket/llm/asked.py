@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
+from nightmarket import grammar
 from nightmarket.errors import ReplyInvalid
+
+CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+"""A server's own word for something. Longer texts are never repeated: many have the prompt or the key in them."""
 
 
 class Message(NamedTuple):
@@ -160,3 +165,23 @@ def digest(model_version: str, request: Request) -> str:
         request.temperature, request.seed,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()
+
+
+def flaw(text: str, finish: object, rules: grammar.Rules | None = None) -> str | None:
+    """Why what a server sent is no reply, without its words; None where it is whole, and matches `rules` if there are any."""
+    if finish not in ("stop", "length"):
+        return f"its reply ended {_how(finish)}"
+    if not text.strip():
+        return "its reply was empty"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "its reply has half a character in it"
+    if rules is not None and not grammar.matches(rules, text):
+        return "its reply does not match the grammar"
+    return None
+
+
+def _how(finish: object) -> str:
+    if finish is None:
+        return "in the middle"
+    known = isinstance(finish, str) and CODE.fullmatch(finish)
+    return f"with finish_reason `{finish}`" if known else "with a finish_reason of no known form"

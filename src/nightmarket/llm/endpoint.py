@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import math
 import random
-import re
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from pydantic import SecretStr
 
 from nightmarket import grammar
 from nightmarket.errors import NightmarketError, SettingMissing
-from nightmarket.llm.asked import Failure, Generator, Reply, Request, Spent, digest
+from nightmarket.llm.asked import CODE, Failure, Generator, Reply, Request, Spent, digest, flaw
 from nightmarket.llm.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ THIS_REQUEST = {400, 413, 422}
 """Statuses that say that the request itself is wrong; others not named here say so of the endpoint, key or model."""
 EVERY_REQUEST = {401, 403, 404}
 """Statuses that every further call would get too."""
-_CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 
 class _Unanswered(NightmarketError):
@@ -164,15 +162,16 @@ class EndpointGenerator(Generator):
             answers.append(outcome)
         return answers
 
-    def look(self, within_s: float = 3.0) -> tuple[bool, str]:
-        """Whether the endpoint answers within so many seconds and knows the model, and a sentence that says so.
+    def look(self, within_s: float = 3.0, *, batches: bool = False) -> tuple[bool, str]:
+        """Whether the endpoint answers within so many seconds and knows the model (and has a batch API, where `batches` are
+        wanted), and a sentence that says so.
 
-        Asks for the list of models, which costs nothing. Raises nothing; the sentence never has the key.
+        Asks for lists, which costs nothing. Raises nothing; the sentence never has the key.
         """
         from anyio.from_thread import start_blocking_portal
 
         with start_blocking_portal(name="llm-endpoint") as portal:
-            return portal.call(self._look, within_s)
+            return portal.call(self._look, within_s, batches)
 
     def close(self) -> None:
         """Nothing is held between calls; the generator can be used again, with the same deadline and budget."""
@@ -279,14 +278,8 @@ class EndpointGenerator(Generator):
             tokens_in, tokens_out = heard.tokens(request)
             self.spent.tokens_in += tokens_in
             self.spent.tokens_out += tokens_out
-        if heard.finish not in ("stop", "length"):
-            raise _Malformed(f"its reply ended {_how(heard.finish)}")
-        if not heard.text.strip():
-            raise _Malformed("its reply was empty")
-        if any("\ud800" <= character <= "\udfff" for character in heard.text):
-            raise _Malformed("its reply has half a character in it")
-        if rules is not None and not grammar.matches(rules, heard.text):
-            raise _Malformed("its reply does not match the grammar")
+        if why := flaw(heard.text, heard.finish, rules):
+            raise _Malformed(why)
         finish: Literal["stop", "length"] = "length" if heard.finish == "length" else "stop"
         return Reply(heard.text, tokens_in, tokens_out, finish, cached=False, size=tokens_out)
 
@@ -324,7 +317,7 @@ class EndpointGenerator(Generator):
                     raise _Malformed("it sent something that is not JSON") from error
                 heard.add(chunk)
 
-    async def _look(self, within_s: float) -> tuple[bool, str]:
+    async def _look(self, within_s: float, batches: bool) -> tuple[bool, str]:
         import anyio
         import httpx2
         import openai
@@ -332,10 +325,14 @@ class EndpointGenerator(Generator):
         try:
             with anyio.fail_after(within_s):
                 async with self._client() as client:
+                    if batches:
+                        await client.batches.list(limit=1)
                     listed = getattr(await client.models.list(), "data", None)
         except TimeoutError:
             return False, f"{self._whom()} does not answer within {within_s:g} s"
         except openai.APIStatusError as error:
+            if batches and error.request.url.path.endswith("/batches"):
+                return False, f"{self._whom()} has no batch API for this key (status {error.status_code})"
             # A server without a list of models answers 404 or 405, and answers.
             return error.status_code in (404, 405), f"{self._whom()} answers with status {error.status_code}"
         except (openai.OpenAIError, httpx2.RequestError, ValueError) as error:
@@ -385,7 +382,7 @@ class EndpointGenerator(Generator):
             # llama.cpp repeats the status as code.
             if (
                 isinstance(word, str)
-                and _CODE.fullmatch(word)
+                and CODE.fullmatch(word)
                 and not word.isdigit()
                 and not (key and key in word)
             ):
@@ -444,9 +441,15 @@ class _Heard:
             return self.usage
         if not self.began:
             return 0, 0
-        prompt = sum(len(message.content.encode()) for message in request.messages)
-        said = len(self.text.encode("utf-8", "replace"))
-        return math.ceil(prompt / BYTES_PER_TOKEN), math.ceil(said / BYTES_PER_TOKEN)
+        return estimate(request, self.text)
+
+
+def estimate(request: Request, text: str) -> tuple[int, int]:
+    """Tokens in and out of a reply whose server did not count them."""
+    prompt = sum(len(message.content.encode()) for message in request.messages)
+    return math.ceil(prompt / BYTES_PER_TOKEN), math.ceil(
+        len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN
+    )
 
 
 def _checked(url: str, insecure: bool) -> bool:
@@ -510,10 +513,3 @@ def _seconds(retry_after: str | None) -> float | None:
             UTC
         ).timestamp()
     return max(0.0, seconds) if not math.isnan(seconds) else None
-
-
-def _how(finish: object) -> str:
-    if finish is None:
-        return "in the middle"
-    known = isinstance(finish, str) and _CODE.fullmatch(finish)
-    return f"with finish_reason `{finish}`" if known else "with a finish_reason of no known form"

@@ -33,7 +33,9 @@ from nightmarket.scheduler import watchdog
 from nightmarket.settings import Settings, get_settings
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
-"""No triggerer: no task of the night defers."""
+"""No triggerer: no task of the night defers. `make up` starts one where a writer is asked in batches."""
+BATCH_CONNECTION = "AIRFLOW_CONN_NIGHTMARKET_BATCH"
+"""The connection of `ask_in_batch`; a test holds it together with orchestration, which only Airflow's processes import."""
 PARALLELISM = 4
 START_LIMIT_S = 180.0
 
@@ -264,6 +266,11 @@ def environment(settings: Settings, port: int, *, schedule: str, parse_every_s: 
         "HF_HUB_OFFLINE": 1,
         "TOKENIZERS_PARALLELISM": False,
     }
+    if settings.generator == "batch" and BATCH_CONNECTION not in inherited:
+        key = settings.endpoint_key.get_secret_value().strip() if settings.endpoint_key else ""
+        # Without a password the client would look for OPENAI_API_KEY, which is meant for something else.
+        provider = {"conn_type": "pydanticai", "host": settings.endpoint_url, "password": key or "none"}
+        ours[BATCH_CONNECTION] = json.dumps(provider)
     settled = {f"AIRFLOW__{name}": value for name, value in airflow.items()} | ours
     return inherited | {name: str(value) for name, value in settled.items()}
 
@@ -297,7 +304,8 @@ def migrate(settings: Settings, environment: Mapping[str, str]) -> bool:
 def forget_killed_runs(settings: Settings) -> int:
     """Fail what a killed night left running in Airflow's database, before a scheduler could go on with it.
 
-    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. Returns how many DAG runs it failed.
+    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. What waits for a provider's batch goes on: it
+    is meant to outlive an Airflow. Returns how many DAG runs it failed.
     """
     database = airflow_home(settings) / "airflow.db"
     if not database.exists():
@@ -305,12 +313,14 @@ def forget_killed_runs(settings: Settings) -> int:
     now = datetime.now(UTC).isoformat(sep=" ")
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         runs = connection.execute(
-            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) where state in ('running', 'queued')",
+            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) "
+            "where state in ('running', 'queued') and dag_id <> 'ask_in_batch'",
             [now],
         ).rowcount
         connection.execute(
             "update task_instance set state = 'failed', end_date = coalesce(end_date, ?) where state in "
-            "('running', 'queued', 'scheduled', 'restarting', 'up_for_retry', 'up_for_reschedule', 'deferred')",
+            "('running', 'queued', 'scheduled', 'restarting', 'up_for_retry', 'up_for_reschedule', 'deferred') "
+            "and dag_id <> 'ask_in_batch'",
             [now],
         )
         connection.execute(

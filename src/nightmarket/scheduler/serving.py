@@ -57,6 +57,8 @@ def up(port: int, console: Console) -> None:
                 sys.executable, "-m", "http.server", str(port + 2), "--bind", "127.0.0.1", "--directory", str(docs),
             ],
         }  # fmt: skip
+        if settings.generator == "batch":
+            beside["triggerer"] = [sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs"]
         addresses = {
             "airflow": f"http://127.0.0.1:{port}",
             "mlflow": f"http://127.0.0.1:{port + 1}",
