@@ -209,7 +209,7 @@ def test_the_time_to_come_again_may_be_a_date(zone: str) -> None:
     date = email.utils.formatdate(time.time() + 3600, usegmt=True).replace("GMT", zone)
     with serve(fails(429, Retry_After=date)) as server:
         problem = failure(only(writer(server, deadline_s=60)))
-    assert problem.kind == "deadline" and re.search(r"next try in (3600|3599) s", problem.reason)
+    assert problem.kind == "deadline" and re.search(r"next try in (3600|359\d) s", problem.reason)
 
 
 def test_a_time_to_come_again_that_is_past_is_no_wait() -> None:
