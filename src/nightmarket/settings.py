@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     copy_review_days: int = Field(
         3, ge=1, description="Days after which copy that waits for a person is rejected."
     )
+    copy_questions_per_night: int = Field(
+        60,
+        ge=0,
+        description="Texts that review_copy asks people about at a time; the rest waits for the next.",
+    )
 
     generator: Literal["local", "endpoint"] = Field(
         "local",

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nightmarket.errors import NightFailed
+from nightmarket.night import FOR_PEOPLE
 from nightmarket.scheduler import watchdog
 from nightmarket.settings import Settings, get_settings
 
@@ -297,21 +298,25 @@ def migrate(settings: Settings, environment: Mapping[str, str]) -> bool:
 def forget_killed_runs(settings: Settings) -> int:
     """Fail what a killed night left running in Airflow's database, before a scheduler could go on with it.
 
-    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. Returns how many DAG runs it failed.
+    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. What waits for people was not killed and goes on
+    where it stood. Returns how many DAG runs it failed.
     """
     database = airflow_home(settings) / "airflow.db"
     if not database.exists():
         return 0
     now = datetime.now(UTC).isoformat(sep=" ")
+    killed = f"dag_id not in ({', '.join('?' * len(FOR_PEOPLE))})"
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         runs = connection.execute(
-            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) where state in ('running', 'queued')",
-            [now],
+            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) where state in ('running', 'queued') "
+            f"and {killed}",
+            [now, *FOR_PEOPLE],
         ).rowcount
         connection.execute(
             "update task_instance set state = 'failed', end_date = coalesce(end_date, ?) where state in "
-            "('running', 'queued', 'scheduled', 'restarting', 'up_for_retry', 'up_for_reschedule', 'deferred')",
-            [now],
+            "('running', 'queued', 'scheduled', 'restarting', 'up_for_retry', 'up_for_reschedule', 'deferred') "
+            f"and {killed}",
+            [now, *FOR_PEOPLE],
         )
         connection.execute(
             "delete from partitioned_asset_key_log where asset_partition_dag_run_id in "
