@@ -27,6 +27,7 @@ def test_the_readme_names_every_dag_output_and_command() -> None:
     dags = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
     assert dags == [
         "ask_in_batch", "bake_off", "build_warehouse", "finetune_encoder", "finetune_models", "finetune_writer", "follow_events", "refresh_product_copy", "refresh_profiles", "refresh_recommendations",
+        "review_copy",
     ]  # fmt: skip
     outputs = [table.qualified for table in OUTPUTS.values()]
     assert len(outputs) == 8

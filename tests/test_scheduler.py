@@ -303,6 +303,7 @@ class TestNightly:
             "build_warehouse": 1, "finetune_models": 0, "refresh_profiles": 0, "refresh_recommendations": 0,
             "refresh_product_copy": 0, "finetune_encoder": 0, "follow_events": 1, "finetune_writer": 1, "bake_off": 1,
             "ask_in_batch": 1,
+            "review_copy": 1,
         }  # fmt: skip
 
     def test_what_a_killed_night_left_running_is_failed_before_the_next(

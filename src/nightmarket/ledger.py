@@ -90,7 +90,7 @@ COPY_REVIEWS = sa.Table(
     sa.Column("decision", sa.String, nullable=False, comment="`approve`, `reject`, `edit` or `rollback`."),
     sa.Column("text", sa.Text, comment="Of an edit: the description as the person wants it."),
     sa.Column("instead_of", sa.Text, comment="Of an edit: the description that was there."),
-    sa.Column("reviewer", sa.String, nullable=False, comment="The user of the machine who typed the command."),
+    sa.Column("reviewer", sa.String, nullable=False, comment="Who typed the command (the machine's user) or answered (Airflow's); `the deadline` where nobody did in time."),
     sa.Column("reason", sa.Text), sa.Column("at", sa.DateTime, nullable=False, comment="When (UTC)."),
 )  # fmt: skip
 TABLES = {

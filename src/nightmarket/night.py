@@ -35,6 +35,9 @@ DAGS = (
 WHEN_ASKED = ("finetune_writer", "bake_off")
 """DAGs that are part of no night, and run in one process when they are named."""
 
+FOR_PEOPLE = ("review_copy",)
+"""DAGs that wait for people for days: they have no place in one process, and outlast the end of their Airflow."""
+
 AFTER: Mapping[str, tuple[str, ...]] = {
     "build_warehouse": (),
     "finetune_models": ("build_warehouse",),
@@ -161,8 +164,12 @@ def run(day: date, only: Sequence[str], tell: Callable[[str, str, str, float, Ou
         tell: called at the end of each step with (DAG, step, state, seconds, outcome).
 
     Raises:
-        NightFailed: `only` names something that is no DAG.
+        NightFailed: `only` names something that is no DAG, or a DAG that waits for people.
     """
+    if waits := sorted({*only} & {*FOR_PEOPLE}):
+        raise NightFailed(
+            f"{', '.join(waits)} waits for people and runs in Airflow alone (`make up`, unpause it). Here: `nightmarket copy list`."
+        )
     unknown = sorted({*only} - {*DAGS, *WHEN_ASKED})
     if unknown:
         raise NightFailed(

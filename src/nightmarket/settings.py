@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     copy_review_days: int = Field(
         3, ge=1, description="Days after which copy that waits for a person is rejected."
     )
+    copy_questions_per_night: int = Field(
+        60,
+        ge=0,
+        description="Texts that review_copy asks people about at a time; the rest waits for the next.",
+    )
 
     bake_off_pairs: int = Field(
         256, ge=0, description="Most pairs that a bake-off tunes a candidate on, of 16, 64, 256 and 1024."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nightmarket.night import AFTER, DAGS, WHEN_ASKED
+from nightmarket.night import AFTER, DAGS, FOR_PEOPLE, WHEN_ASKED
 from tests.dags.conftest import ROOT, dag_bag
 
 FILES = sorted((ROOT / "dags").glob("*.py"))
@@ -23,20 +23,21 @@ def dags(dag_home: Path, airflow_database: None) -> dict:
     return dict(bag.dags)
 
 
-def test_the_files_give_the_dags_of_a_night_and_the_one_between_two_each_named_as_its_file(
+def test_the_files_give_the_dags_of_a_night_and_those_beside_it_each_named_as_its_file(
     dags: dict,
 ) -> None:
     assert WHEN_ASKED == ("finetune_writer", "bake_off")
+    assert FOR_PEOPLE == ("review_copy",)
     others = {"follow_events", "ask_in_batch"}
-    assert {path.stem for path in FILES} == {*DAGS, *WHEN_ASKED, *others}
-    assert set(dags) == {*DAGS, *WHEN_ASKED, *others}
+    assert {path.stem for path in FILES} == {*DAGS, *WHEN_ASKED, *FOR_PEOPLE, *others}
+    assert set(dags) == {*DAGS, *WHEN_ASKED, *FOR_PEOPLE, *others}
     assert all(Path(dag.fileloc).stem == dag_id for dag_id, dag in dags.items())
 
 
 def test_every_dag_has_an_owner_retries_with_a_delay_a_timeout_and_runs_one_day_at_a_time(dags: dict) -> None:
     for dag in dags.values():
         assert dag.catchup is False
-        assert dag.max_active_runs == 1
+        assert dag.max_active_runs == (100 if dag.dag_id in FOR_PEOPLE else 1)
         for task in dag.tasks:
             assert task.owner == "nightmarket", task.task_id
             assert task.execution_timeout is not None, task.task_id
@@ -102,6 +103,7 @@ def test_every_outlet_has_one_producer_and_every_schedule_waits_for_assets_that_
         after[dag.dag_id] = {makers[name][0].split(".")[0] for name in waits}
     assert after.pop("follow_events") == set()
     assert after.pop("ask_in_batch") == {"refresh_product_copy"}
+    assert after.pop("review_copy") == {"refresh_product_copy"}
     assert after == {dag_id: set(before) for dag_id, before in AFTER.items()}
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nightmarket.errors import NightFailed
+from nightmarket.night import FOR_PEOPLE
 from nightmarket.scheduler import watchdog
 from nightmarket.settings import Settings, get_settings
 
@@ -36,6 +37,8 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor")
 """No triggerer: no task of the night defers. `make up` starts one where a writer is asked in batches."""
 BATCH_CONNECTION = "AIRFLOW_CONN_NIGHTMARKET_BATCH"
 """The connection of `ask_in_batch`; a test holds it together with orchestration, which only Airflow's processes import."""
+# Their runs wait for people or for a provider: an Airflow that ended did not kill them.
+_OUTLIVE = (*FOR_PEOPLE, "ask_in_batch")
 PARALLELISM = 4
 START_LIMIT_S = 180.0
 
@@ -304,24 +307,25 @@ def migrate(settings: Settings, environment: Mapping[str, str]) -> bool:
 def forget_killed_runs(settings: Settings) -> int:
     """Fail what a killed night left running in Airflow's database, before a scheduler could go on with it.
 
-    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. What waits for a provider's batch goes on: it
-    is meant to outlive an Airflow. Returns how many DAG runs it failed.
+    Half-arrived asset events go too: tonight's DAGs wait for tonight's events. What waits for people or for a provider's batch
+    was not killed: it is meant to outlive an Airflow, and goes on where it stood. Returns how many DAG runs it failed.
     """
     database = airflow_home(settings) / "airflow.db"
     if not database.exists():
         return 0
     now = datetime.now(UTC).isoformat(sep=" ")
+    killed = f"dag_id not in ({', '.join('?' * len(_OUTLIVE))})"
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         runs = connection.execute(
-            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) "
-            "where state in ('running', 'queued') and dag_id <> 'ask_in_batch'",
-            [now],
+            "update dag_run set state = 'failed', end_date = coalesce(end_date, ?) where state in ('running', 'queued') "
+            f"and {killed}",
+            [now, *_OUTLIVE],
         ).rowcount
         connection.execute(
             "update task_instance set state = 'failed', end_date = coalesce(end_date, ?) where state in "
             "('running', 'queued', 'scheduled', 'restarting', 'up_for_retry', 'up_for_reschedule', 'deferred') "
-            "and dag_id <> 'ask_in_batch'",
-            [now],
+            f"and {killed}",
+            [now, *_OUTLIVE],
         )
         connection.execute(
             "delete from partitioned_asset_key_log where asset_partition_dag_run_id in "

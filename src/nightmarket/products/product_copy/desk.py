@@ -111,32 +111,41 @@ def in_sample(row: Row) -> bool:
 
 
 def approve(
-    product: str, *, reviewer: str, reason: str = "", channel: str | None = None, locale: str | None = None
-) -> list[Row]:
-    """Let the texts of a product stand that wait (or, where none waits, that are shown)."""
-    return _decide("approve", _asked(product, channel, locale), reviewer, reason)
+    product: str, *, reviewer: str, reason: str = "", channel: str | None = None, locale: str | None = None,
+    version: int | None = None,
+) -> list[Row]:  # fmt: skip
+    """Let the texts of a product stand that wait (or, where none waits, that are shown).
+
+    With `version`, only a text of that number is decided about.
+
+    Raises:
+        ReviewRefused: no such text, or it has been superseded.
+    """
+    return _decide("approve", _asked(product, channel, locale, version), reviewer, reason)
 
 
 def reject(
-    product: str, *, reviewer: str, reason: str, channel: str | None = None, locale: str | None = None
-) -> list[Row]:
-    """Refuse the texts of a product that wait (or, where none waits, that are shown)."""
-    return _decide("reject", _asked(product, channel, locale), reviewer, reason)
+    product: str, *, reviewer: str, reason: str, channel: str | None = None, locale: str | None = None,
+    version: int | None = None,
+) -> list[Row]:  # fmt: skip
+    """Refuse the texts of a product that wait (or, where none waits, that are shown); `version` as in `approve`."""
+    return _decide("reject", _asked(product, channel, locale, version), reviewer, reason)
 
 
 def edit(
-    product: str, text: str, *, reviewer: str, reason: str = "", channel: str | None = None, locale: str | None = None
+    product: str, text: str, *, reviewer: str, reason: str = "", channel: str | None = None, locale: str | None = None,
+    version: int | None = None,
 ) -> Row:  # fmt: skip
-    """Publish another description instead of the one that waits or is shown.
+    """Publish another description instead of the one that waits or is shown; `version` as in `approve`.
 
     Raises:
         ReviewRefused: the product has several texts, or its facts and its policy do not bear the words.
     """
-    rows = _asked(product, channel, locale)
+    rows = _asked(product, channel, locale, version)
     if len(rows) > 1:
         several = ", ".join(f"{row['channel']} {row['locale']}" for row in rows)
         raise ReviewRefused(f"Product {product} has several texts ({several}): say --channel and --locale.")
-    sheet = reviews.sheets_of(_catalogue(), {product}).get(product)
+    sheet = reviews.sheets_of(catalogue(), {product}).get(product)
     if sheet is None:
         raise ReviewRefused(f"Product {product} is not in the catalogue any more: its copy is retired.")
     pack = policies.pack_of(sheet, guard.shop_packs(), rows[0]["channel"])
@@ -182,13 +191,19 @@ def _decide(decision: str, rows: Sequence[Row], reviewer: str, reason: str, **mo
     return list(rows)
 
 
-def _asked(product: str, channel: str | None, locale: str | None) -> list[Row]:
+def _asked(product: str, channel: str | None, locale: str | None, version: int | None) -> list[Row]:
     """The texts of a product that a decision speaks of: those that wait, else those that are shown."""
     rows: list[Row] = [
         row
         for row in _current("product_copy", product)
         if (channel is None or row["channel"] == channel) and (locale is None or row["locale"] == locale)
     ]
+    if version is not None and rows and not any(row["version"] == version for row in rows):
+        now = "; ".join(f"version {row['version']} ({row['status']}: {row['change_cause']})" for row in rows)
+        raise ReviewRefused(
+            f"Version {version} of the text of product {product} was superseded: now there is {now}. Decide about that one."
+        )
+    rows = [row for row in rows if version is None or row["version"] == version]
     waiting = [row for row in rows if row["status"] == PENDING]
     asked = waiting or [row for row in rows if row["status"] in SHOWN]
     if not asked:
@@ -200,8 +215,8 @@ def _asked(product: str, channel: str | None, locale: str | None) -> list[Row]:
 def _inside(category: str) -> set[str]:
     """Products of a category and all below it, as the shop writes its paths."""
     wanted = _parts(category)
-    catalogue = _catalogue()
-    pairs = zip(catalogue["product_id"].to_pylist(), catalogue["category"].to_pylist(), strict=True)
+    listed = catalogue()
+    pairs = zip(listed["product_id"].to_pylist(), listed["category"].to_pylist(), strict=True)
     return {product for product, path in pairs if _parts(path)[: len(wanted)] == wanted}
 
 
@@ -209,7 +224,7 @@ def _parts(path: str | None) -> list[str]:
     return [part.strip().lower() for part in (path or "").split(">")]
 
 
-def _catalogue() -> pa.Table:
+def catalogue() -> pa.Table:
     """The products of the last night."""
     day = lake.latest("products")
     if day is None:
