@@ -159,6 +159,7 @@ def test_what_runs_between_two_nights_is_paused_until_somebody_asks_and_starts_n
     assert dags["finetune_writer"].is_paused_upon_creation is True
     assert dags["bake_off"].is_paused_upon_creation is True
     assert str(dags["finetune_writer"].timetable.expression) == "0 6 * * 0"
+    assert dags["review_copy"].is_paused_upon_creation is True
     follow = dags["follow_events"]
     assert follow.is_paused_upon_creation is True
     assert [task.task_id for task in follow.topological_sort()] == ["look", "follow"]

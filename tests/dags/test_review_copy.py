@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -229,3 +229,26 @@ def test_what_nobody_answered_in_time_is_rejected_and_says_so(story: Story) -> N
 
 def test_a_question_outlasts_the_end_of_its_airflow(story: Story) -> None:
     assert story.kept == "running"
+
+
+def test_an_answer_is_about_what_the_form_said_and_not_about_what_stands_in_its_place_by_now() -> None:
+    from nightmarket.orchestration import AskPerson
+
+    now = {"about": '["p9", "shop_page", "en", 1]', "subject": "", "body": "", "text": "words", "days": 1}
+    seen = '["p1", "shop_page", "en", 1]'
+    ask = AskPerson(task_id="ask", question=now, options=["Approve", "Reject"], defaults="Reject")
+    event = {
+        "chosen_options": ["Approve"], "params_input": {"text": "words", "reason": None, "about": seen},
+        "responded_at": datetime(2026, 3, 2, tzinfo=UTC), "responded_by_user": {"id": "1", "name": "anna"},
+    }  # fmt: skip
+    assert ask.execute_complete({}, event) == {
+        "about": seen, "choice": "Approve", "text": "words", "reason": None, "by": "anna", "at": "2026-03-02T00:00:00+00:00",
+    }  # fmt: skip
+
+
+def test_one_process_does_not_wait_for_people_and_says_where_they_decide() -> None:
+    from nightmarket import night as nights
+    from nightmarket.errors import NightFailed
+
+    with pytest.raises(NightFailed, match=r"review_copy waits for people .* `nightmarket copy list`"):
+        nights.run(date(2026, 3, 2), ["review_copy"], lambda *told: None)

@@ -140,11 +140,17 @@ def test_an_answer_is_taken_down_once_and_does_not_come_back_over_a_later_one() 
 def test_an_answer_about_a_superseded_version_hits_no_other() -> None:
     night(0, SPOON)
     night(1, SAGE)
-    with pytest.raises(ReviewRefused, match=r"Version 1 .* superseded: now there is version 2 \(pending"):
+    with pytest.raises(ReviewRefused, match=r"Version 1 .* superseded: now there is version 2 \(pending\)"):
         answer("Approve")
     with pytest.raises(ReviewRefused, match="superseded"):
         answer("Edit", text=WORDS)
     assert decisions() == []
+    answer("Approve", '["p1", "shop_page", "en", 2]')
+    night(2, SAGE)
+    night(3, SPOON)
+    assert [(version, status) for version, status, _ in texts()] == [(3, "approved"), (4, "pending")]
+    answer("Reject", '["p1", "shop_page", "en", 3]')
+    assert decisions() == [(2, "approve", "anna", None), (3, "reject", "anna", None)]
 
 
 def test_nobody_answering_in_time_is_a_rejection_that_says_so() -> None:
@@ -162,7 +168,7 @@ def test_a_default_yields_to_whoever_decided_and_to_the_night_that_was_faster() 
     night(1, SAGE)
     night(4, SAGE)
     assert texts() == [(3, "blocked", "rejected: nobody decided within 3 days")]
-    assert "superseded" in answer("Reject", '["p1", "shop_page", "en", 2]', by=None)
+    assert answer("Reject", '["p1", "shop_page", "en", 2]', by=None) == "superseded meanwhile"
     assert decisions() == [(1, "approve", "anna", None)]
 
 

@@ -199,9 +199,9 @@ def _asked(product: str, channel: str | None, locale: str | None, version: int |
         if (channel is None or row["channel"] == channel) and (locale is None or row["locale"] == locale)
     ]
     if version is not None and rows and not any(row["version"] == version for row in rows):
-        now = "; ".join(f"version {row['version']} ({row['status']}: {row['change_cause']})" for row in rows)
+        now = ", ".join(f"version {row['version']} ({row['status']})" for row in rows)
         raise ReviewRefused(
-            f"Version {version} of the text of product {product} was superseded: now there is {now}. Decide about that one."
+            f"Version {version} of the text of product {product} was superseded: now there is {now}. See `copy list`."
         )
     rows = [row for row in rows if version is None or row["version"] == version]
     waiting = [row for row in rows if row["status"] == PENDING]

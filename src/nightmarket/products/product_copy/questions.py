@@ -135,8 +135,8 @@ def _by_default(product: str, named: dict[str, Any], *, is_decided: bool) -> Out
         return Outcome(rows_in=1, note="decided meanwhile")
     try:
         desk.reject(product, reason=reason, **named)
-    except ReviewRefused as over:
-        return Outcome(rows_in=1, note=str(over))
+    except ReviewRefused:
+        return Outcome(rows_in=1, note="superseded meanwhile")
     return Outcome(rows_in=1, rows_out=1, note=f"reject: {reason}")
 
 
