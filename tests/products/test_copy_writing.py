@@ -267,6 +267,13 @@ def test_a_writer_that_keeps_no_grammar_still_leaves_every_key_fact_told(
     assert text.free == 1
 
 
+def test_a_text_that_tells_a_detail_of_the_title_alone_gets_the_name_in_front() -> None:
+    case = {"title": "Alder Desk Organiser, Counter Top Shelf, Beige", "brand": "Alder", "attributes": None}
+    text = said("Details: Counter Top Shelf, Beige.", **case)
+    assert [origin for _, origin in origins(text)] == ["repaired", "free"]
+    assert "Alder Desk Organiser" in origins(text)[0][0]
+
+
 def test_the_record_of_a_raving_writer_is_short_and_holds_no_personal_data() -> None:
     text = said(
         " ".join(f"Call {n} Anna on 020 7946 09{n} or write to anna{n}@example.com." for n in range(10, 60))

@@ -139,7 +139,13 @@ def _look_for_missing(draft: _Draft, writer: llm.Generator) -> None:
 
 
 def _told(draft: _Draft) -> frozenset[str]:
-    return frozenset().union(*(sentence.told for sentence in draft.kept))
+    """The attributes that are told; the title only where what was said of it names the product: "Details: 8 x 10" does not."""
+    told = frozenset().union(*(sentence.told for sentence in draft.kept))
+    name = {word for word in draft.sheet.name.lower().split() if len(word) > 2} or {draft.sheet.name.lower()}
+    said = " ".join(
+        (claim.value or "").lower() for s in draft.kept for claim in s.claims if claim.attribute == "title"
+    )
+    return told if any(word in said for word in name) else told - {"title"}
 
 
 def _add(draft: _Draft, told: Sequence[str]) -> None:
