@@ -138,7 +138,7 @@ def test_killed_between_any_two_steps_the_next_night_ends_with_one_version(
 ) -> None:
     extract(DAY, walkers(120))
     finetune.build_examples(DAY, "r")
-    for seam in ("_log", "_ensure_model", "_set_alias"):
+    for seam in ("_log_model", "_ensure_model", "_set_alias"):
         with monkeypatch.context() as patch:
             patch.setattr(tracking, seam, _dies_after(getattr(tracking, seam)))
             with pytest.raises(KeyboardInterrupt):
