@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,7 @@ class NetworkGenerator(Generator):
                 outcomes[number] = Failure(why, "invalid")
             else:
                 wanted.append((number, request))
-        # Of one length beside each other, so that little is padding.
-        wanted.sort(key=lambda entry: sum(len(m.content) for m in entry[1].messages))
-        for begin in range(0, len(wanted), self._batch):
-            some = wanted[begin : begin + self._batch]
+        for some in self._batches(wanted):
             for (number, request), reply in zip(some, self._ask([r for _, r in some]), strict=True):
                 self.spent.tokens_in += reply.tokens_in
                 self.spent.tokens_out += reply.tokens_out
@@ -92,7 +89,16 @@ class NetworkGenerator(Generator):
         if self._source:
             self._opened = None
 
+    def _batches(self, wanted: Sequence[tuple[int, Request]]) -> Iterator[Sequence[tuple[int, Request]]]:
+        """Requests that are asked together: of one length beside each other, so that little is padding; a sampled one alone,
+        because its seed and its temperature are its own."""
+        greedy = [entry for entry in wanted if entry[1].temperature == 0]
+        greedy.sort(key=lambda entry: sum(len(m.content) for m in entry[1].messages))
+        yield from (greedy[n : n + self._batch] for n in range(0, len(greedy), self._batch))
+        yield from ([entry] for entry in wanted if entry[1].temperature > 0)
+
     def _ask(self, requests: Sequence[Request]) -> list[Reply]:
+        """Replies of one batch: all greedy, or one that is sampled."""
         import torch
 
         tokenizer, network = self._opened = self._opened or opened(self._source, self._threads)
@@ -113,7 +119,7 @@ class NetworkGenerator(Generator):
         for row, tokens in enumerate(asked):
             ids[row, longest - len(tokens) :] = torch.tensor(tokens)
             mask[row, longest - len(tokens) :] = 1
-        warm = max(request.temperature for request in requests)
+        warm = requests[0].temperature
         how: dict[str, Any] = {"do_sample": warm > 0} | ({"temperature": warm} if warm > 0 else {})
         device = next(network.parameters()).device
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
@@ -145,6 +151,7 @@ def opened(source: str, threads: int = 1) -> tuple[Any, Any]:
     """
     name, revision = _parts(source)
     if revision is None:
+        weights_of(Path(name))
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

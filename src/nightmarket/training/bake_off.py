@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from nightmarket import lake, ledger, llm, metrics, tracking, warehouse
-from nightmarket.errors import NightmarketError
+from nightmarket.errors import ModelRefused, NightmarketError, ReplyInvalid
 from nightmarket.ledger import Outcome
 from nightmarket.llm import tuned
 from nightmarket.products.product_copy import by_template
@@ -82,7 +82,8 @@ class Point:
 def compare(day: date, run_id: str) -> Outcome:
     """Try every candidate on the day's frozen pairs and log the scorecard; the same inputs are compared once.
 
-    A comparison that was killed goes on behind the last point that was whole.
+    A comparison that was killed goes on behind the last point that was whole; one in which a candidate could not be tried is
+    logged, and tries all of them again when it is asked for again.
 
     Raises:
         CandidatesRefused: the shop's file cannot be used.
@@ -111,7 +112,9 @@ def compare(day: date, run_id: str) -> Outcome:
         shelf = _by_template(sheets)
         report = verdict(made, seed=settings.seed)
         study = tracking.Study(
-            day=day, run_id=run_id, dag_id=NAME, inputs_digest=digest,
+            day=day, run_id=run_id, dag_id=NAME,
+            # An endpoint that was down today is no verdict about tomorrow: such a study is not found again.
+            inputs_digest=warehouse.digest(digest, run_id) if failed else digest,
             params={
                 "recipe": RECIPE, "seed": settings.seed, "candidates": ", ".join(c.name for c in listed),
                 "products": len(sheets), "most_steps": settings.writer_steps, "prompt_version": PROMPT_VERSION,
@@ -176,6 +179,7 @@ def trial(candidate: Candidate, day: date, scratch: Path) -> list[Point]:
 
     Raises:
         ModelRefused: it cannot be opened.
+        ReplyInvalid: an endpoint answered nothing.
         SettingMissing: the address of an endpoint cannot be used.
     """
     settings = get_settings()
@@ -266,6 +270,10 @@ def _endpoint(candidate: Candidate, sheets: Sequence[Sheet]) -> Point:
     ) as generator:  # fmt: skip
         shown = proof.prove(sheets, generator)
         spent = generator.spent
+    if sheets and spent.failures == len(sheets):
+        raise ReplyInvalid(
+            f"{candidate.model} at {candidate.url} answered none of {len(sheets)} requests. See that it runs and takes the key."
+        )
     texts = max(len(sheets), 1)
     cost = (spent.tokens_in * candidate.price_in + spent.tokens_out * candidate.price_out) / 1e6
     return Point(
@@ -302,11 +310,19 @@ def _metrics(point: Point) -> Iterator[tuple[str, float]]:
 def _digest(listed: Sequence[Candidate], content_hash: str, settings: Settings) -> str:
     """Of everything that decides the points; prices change the recommendation, and so they are among it."""
     told = [c.model_dump_json() for c in listed]
-    found = [
-        llm.version_of(c.source) if c.kind == "folder" else llm.SMOLLM2.digest if c.kind == "packaged" else ""
-        for c in listed
-    ]
     return warehouse.digest(
-        RECIPE, told, found, content_hash, PROMPT_VERSION, settings.writer_steps, settings.writer_parts, settings.seed,
+        RECIPE, told, [_weights(c) for c in listed], content_hash, PROMPT_VERSION, settings.writer_steps, settings.writer_parts, settings.seed,
         settings.writer_trial_products, settings.bake_off_pairs,
     )  # fmt: skip
+
+
+def _weights(candidate: Candidate) -> str:
+    """A digest of what a file does not say of a candidate: the weights in a folder, and the packaged ones."""
+    if candidate.kind == "packaged":
+        return llm.SMOLLM2.digest
+    if candidate.kind != "folder":
+        return ""
+    try:
+        return llm.version_of(candidate.source)
+    except ModelRefused as error:
+        return str(error)  # its trial says so too, in a line of its own

@@ -16,7 +16,6 @@ from nightmarket.errors import CandidatesRefused
 from nightmarket.guard import shop_policy
 
 FILE = "writers.toml"
-KINDS = ("packaged", "folder", "hub", "endpoint")
 # What a kind is found by; the others have no meaning for it.
 _WHERE = {"packaged": (), "folder": ("path",), "hub": ("model", "revision"), "endpoint": ("url", "model")}
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")]

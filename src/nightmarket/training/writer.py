@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightmarket import warehouse
-from nightmarket.llm import tuned
+from nightmarket.llm import network, tuned
 from nightmarket.llm.local import SMOLLM2
 from nightmarket.settings import get_settings
 from nightmarket.training.pairs import Pair
@@ -179,17 +178,7 @@ def open_packaged(seed: int) -> Writer:
     Raises:
         ModelRefused: the packaged weights, or their copy in the home, do not have the digest they should have.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    folder = materialised()
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    torch.set_num_threads(get_settings().threads)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    network = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, dtype=torch.float32, use_safetensors=True
-    )
-    return adapted(tokenizer, network, seed)
+    return adapted(*network.opened(str(materialised()), get_settings().threads), seed)
 
 
 def adapted(tokenizer: Any, network: Any, seed: int) -> Writer:
