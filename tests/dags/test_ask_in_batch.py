@@ -240,7 +240,7 @@ def test_a_task_that_is_killed_or_late_leaves_its_batch_to_the_provider(dag: Any
 def test_without_the_extra_the_dag_has_the_same_tasks_and_the_one_that_asks_says_what_to_install(
     dag: Any,
 ) -> None:
-    from nightmarket.orchestration import _nobody_asks
+    from nightmarket.orchestration.provider import _nobody_asks
 
     assert [task.task_id for task in dag.topological_sort()] == ["gather", "ask", "keep"]
     with pytest.raises(SettingMissing, match="apache-airflow-providers-common-ai is not installed"):
@@ -248,7 +248,7 @@ def test_without_the_extra_the_dag_has_the_same_tasks_and_the_one_that_asks_says
 
 
 def test_the_airflow_of_make_up_gives_this_task_its_connection() -> None:
-    from nightmarket.orchestration import BATCH_CONNECTION
+    from nightmarket.orchestration.provider import BATCH_CONNECTION
     from nightmarket.scheduler import processes
 
     assert f"AIRFLOW_CONN_{BATCH_CONNECTION.upper()}" == processes.BATCH_CONNECTION

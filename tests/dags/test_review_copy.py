@@ -237,7 +237,7 @@ def test_a_question_outlasts_the_end_of_its_airflow(story: Story) -> None:
 
 
 def test_an_answer_is_about_what_the_form_said_and_not_about_what_stands_in_its_place_by_now() -> None:
-    from nightmarket.orchestration import AskPerson
+    from nightmarket.orchestration.people import AskPerson
 
     now = {"about": '["p9", "shop_page", "en", 1]', "subject": "", "body": "", "text": "words", "days": 1}
     seen = '["p1", "shop_page", "en", 1]'
