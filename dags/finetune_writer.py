@@ -1,7 +1,8 @@
 """Tunes the packaged writer on the shop's own texts and lets the gate decide whether it may write freely.
 
-Continued pre-training on catalogue text, then pairs of facts and text, then what people edited where there is enough of it, as
-low-rank adapters; compared with the packaged writer on products that nobody learnt from. Once a champion serves, product copy is its own sentences, each with its proof.
+Continued pre-training on catalogue text, then pairs of facts and text, then what people edited where there is enough of
+it, as low-rank adapters; compared with the packaged writer on products that nobody learnt from. Once a champion serves,
+product copy is its own sentences, each with its proof.
 It runs once a week by `NIGHTMARKET_WRITER_SCHEDULE`, or when asked; some 20 minutes. Nothing waits for it.
 
 **Reads** `marts.products`, `ops.copy_reviews` · **Writes** experiment `writer` and model `nightmarket.writer` in MLflow

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 Step = Callable[["Handler"], None]
+Running = TypeVar("Running", bound=ThreadingHTTPServer)
 
 
 class Server(ThreadingHTTPServer):
@@ -228,7 +229,13 @@ def breaks_off(status: int) -> Step:
 @contextmanager
 def serve(*script: Step) -> Iterator[Server]:
     """A server with this script, until the block ends."""
-    server = Server(script)
+    with running(Server(script)) as server:
+        yield server
+
+
+@contextmanager
+def running(server: Running) -> Iterator[Running]:
+    """A server at work in a thread of its own, until the block ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
     thread.start()
     try:

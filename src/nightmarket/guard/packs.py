@@ -2,8 +2,8 @@
 
 A rule of a file speaks of all texts that its selectors fit; a pack is what the fitting rules say together, with the shop's
 voice in the text's language. Here: merging rules into a pack, holding texts against it, fitting sentences into its lengths.
-Not here: reading and checking files (pack_files, voice), phrases banned everywhere (policy), whether the product's facts bear a sentence (claims), and what is done
-about a breach (products).
+Not here: reading and checking files (pack_files, voice), phrases banned everywhere (policy), whether the product's facts
+bear a sentence (claims), and what is done about a breach (products).
 """
 
 from __future__ import annotations
