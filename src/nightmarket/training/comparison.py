@@ -34,7 +34,7 @@ def markdown(
     lines = [
         "# Which base model",
         "",
-        f"{report['reason'][:1].upper()}{report['reason'][1:]}.",
+        f"Recommendation: {report['reason']}.",
         "",
         "| " + " | ".join(_HEAD) + " |",
     ]
