@@ -233,6 +233,38 @@ def test_a_writer_that_needs_no_batch_starts_none_and_still_gets_the_one_that_is
     assert gather(DAY).rows_out == 1
 
 
+# Money
+
+
+def test_a_batch_takes_what_the_nights_money_certainly_bears_and_the_rest_waits(
+    chosen: pytest.MonkeyPatch,
+) -> None:
+    # A request is 9 bytes of instructions and a letter, some 4 tokens, and may be answered with 40.
+    for name, value in {
+        "ENDPOINT_PRICE_IN": "0",
+        "ENDPOINT_PRICE_OUT": "1000",
+        "COPY_COST_PER_NIGHT": "0.05",
+    }.items():
+        chosen.setenv(f"NIGHTMARKET_{name}", value)
+    get_settings.cache_clear()
+    texts(DAY, "a", "b", "c")
+    # Half the price in a batch: 0.02 a request.
+    assert (gather(DAY).note.split("; ")[1:], asked()) == (["1 wait for another"], ["a", "b"])
+    answer(row(text="About a."), row(text="About b."))
+    kept = keep(DAY)
+    assert (kept.cost, kept.note.split("; ")[1:]) == (0.007, ["0.0070 EUR"])
+    # 0.043 of the night is left, which bears the third; another night would bear it too.
+    assert (gather(DAY).rows_out, asked()) == (1, ["c"])
+
+
+def test_a_night_without_money_sends_no_batch(chosen: pytest.MonkeyPatch) -> None:
+    for name, value in {"ENDPOINT_PRICE_OUT": "1000", "COPY_COST_PER_NIGHT": "0.01"}.items():
+        chosen.setenv(f"NIGHTMARKET_{name}", value)
+    get_settings.cache_clear()
+    texts(DAY, "a")
+    assert (gather(DAY).note, under_way()) == ("1 wait for the money of another night", None)
+
+
 # What comes back
 
 

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +23,16 @@ from pydantic import SecretStr
 
 from nightmarket import doctor, grammar, llm
 from nightmarket.errors import ReplyInvalid, SettingMissing
-from nightmarket.llm import SMOLLM2, EndpointGenerator, Failure, LocalGenerator, Message, Reply, Request
+from nightmarket.llm import (
+    SMOLLM2,
+    EndpointGenerator,
+    Failure,
+    LocalGenerator,
+    Message,
+    Prices,
+    Reply,
+    Request,
+)
 from nightmarket.settings import get_settings
 from tests import faulty_endpoint
 from tests.faulty_endpoint import (
@@ -426,6 +437,81 @@ def test_when_the_budget_is_spent_no_call_begins_and_the_store_still_answers(tmp
         assert {failure(outcome).kind for outcome in outcomes[3:]} == {"budget"}
         assert isinstance(only(generator, ask("1")), Reply)
         assert server.calls == 3 and generator.spent.tokens == 36
+
+
+# Money: 10 tokens in and 2 out a call, at 0.10 and 0.25 for a thousand, are 0.0015 a call.
+PRICES = Prices(Decimal(100), Decimal(250), "GBP")
+
+
+def test_what_tokens_cost_is_exact_and_nothing_without_prices() -> None:
+    dear = Prices(Decimal("0.15"), Decimal("0.60"))
+    assert dear.cost(1_000_000, 1_000_000) == Decimal("0.75") and dear.cost(1, 0) == Decimal("0.00000015")
+    # Three tenths are three tenths; as floating-point numbers they are more.
+    assert sum([Prices(Decimal(100_000)).cost(1, 0)] * 3) == Decimal("0.3")
+    assert dear.less(Decimal("0.5")).cost(0, 2_000_000) == Decimal("0.60")
+    assert Prices().are_none and Prices().cost(9, 9) == 0
+    assert PRICES.told(Decimal("0.0015")) == "0.0015 GBP"
+
+
+def test_when_the_nights_money_is_spent_no_call_begins_and_the_store_still_answers(tmp_path: Path) -> None:
+    with serve(says()) as server:
+        generator = writer(
+            server,
+            prices=PRICES,
+            cost_per_night=Decimal("0.0030"),
+            concurrency=1,
+            store=tmp_path / "r.sqlite",
+        )
+        outcomes = generator.attempt([ask(str(n)) for n in range(4)])
+        assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, True, False, False]
+        assert {failure(outcome).kind for outcome in outcomes[2:]} == {"cost"}
+        assert failure(outcomes[2]).reason.endswith("0.0030 GBP of the night's 0.0030 GBP are spent")
+        assert isinstance(only(generator, ask("1")), Reply)
+        assert (server.calls, generator.spent.cost) == (2, Decimal("0.0030"))
+        assert str(generator.spent) == "2 calls (0 again), 2 failed, 20 + 4 tokens, 0.0030 GBP"
+
+
+def test_a_second_try_of_a_night_has_what_the_first_has_left_and_another_night_has_all(
+    tmp_path: Path,
+) -> None:
+    night, next_night = date(2026, 3, 2), date(2026, 3, 3)
+    money = {
+        "prices": PRICES,
+        "cost_per_night": Decimal("0.0030"),
+        "concurrency": 1,
+        "store": tmp_path / "r.sqlite",
+    }
+    with serve(says()) as server:
+        [first] = writer(server, night=night, **money).attempt([ask("a")])
+        assert isinstance(first, Reply) and (first.earlier, first.tonight) == ((0, 0), (10, 2))
+        again = writer(server, night=night, **money).attempt([ask("a"), ask("b"), ask("a"), ask("c")])
+        assert [o.tonight if isinstance(o, Reply) else o.kind for o in again] == [
+            (10, 2),
+            (10, 2),
+            (0, 0),
+            "cost",
+        ]
+        assert isinstance(again[0], Reply) and (again[0].tokens_in, again[0].cached) == (0, True)
+        later = writer(server, night=next_night, **money).attempt([ask(name) for name in "abcde"])
+        assert [o.tonight if isinstance(o, Reply) else o.kind for o in later] == [
+            (0, 0), (0, 0), (10, 2), (10, 2), "cost",
+        ]  # fmt: skip
+        assert server.calls == 4
+
+
+def test_a_store_of_an_earlier_release_goes_on_and_its_replies_cost_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "replies.sqlite"
+    with sqlite3.connect(store) as connection:
+        connection.execute(
+            "create table replies (digest text primary key, model text not null, text text not null, "
+            "tokens_in integer not null, tokens_out integer not null, finish_reason text not null)"
+        )
+        key = llm.digest("tiny", ask("a"))
+        connection.execute("insert into replies values (?, 'tiny', 'Old.', 10, 2, 'stop')", [key])
+    with serve(says()) as server:
+        generator = writer(server, store=store, night=date(2026, 3, 2), prices=PRICES)
+        old, new = generator.generate([ask("a"), ask("b")])
+    assert (old.text, old.tonight, new.tonight, server.calls) == ("Old.", (0, 0), (10, 2), 1)
 
 
 def test_tokens_of_replies_that_were_no_good_are_spent_too() -> None:

@@ -100,7 +100,10 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did, in counts: the only thing that travels between tasks beside the day."""
+    """What a step did, in counts: the only thing that travels between tasks beside the day.
+
+    `cost` is money in `NIGHTMARKET_ENDPOINT_CURRENCY`; an amount to be read, which decides nothing.
+    """
 
     rows_in: int = 0
     rows_out: int = 0

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nightmarket.errors import SettingMissing
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED_SHOPS = ("demo", "completejourney")
+_OrNone = BeforeValidator(lambda value: None if value == "" else value)
 
 
 class Settings(BaseSettings):
@@ -100,6 +102,11 @@ class Settings(BaseSettings):
         60, ge=0, description="Products whose copy may be written in a night."
     )
     copy_tokens_per_night: int = Field(20_000, ge=0, description="Tokens the writer may produce in a night.")
+    copy_cost_per_night: Annotated[Decimal | None, _OrNone] = Field(
+        None,
+        ge=0,
+        description="Money that the copy of a night may cost, at the prices of the endpoint; empty: no limit.",
+    )
     copy_review_share: float = Field(
         0.05, ge=0, le=1, description="Share of published copy that people are asked to look at."
     )
@@ -154,6 +161,18 @@ class Settings(BaseSettings):
     )
     endpoint_tokens_per_run: int = Field(
         200_000, ge=0, description="Tokens, in and out, after which a run begins no further call."
+    )
+    endpoint_price_in: Decimal = Field(
+        Decimal(0), ge=0, description="Money for a million tokens that the endpoint's model reads; 0: none."
+    )
+    endpoint_price_out: Decimal = Field(
+        Decimal(0), ge=0, description="Money for a million tokens that it writes; 0: none."
+    )
+    endpoint_batch_discount: Decimal = Field(
+        Decimal("0.5"), ge=0, le=1, description="Share of these prices that its batch API takes off."
+    )
+    endpoint_currency: str = Field(
+        "EUR", pattern=r"^[A-Z]{3}$", description="Currency of these prices and of COPY_COST_PER_NIGHT."
     )
     endpoint_grammar: Literal["none", "llama.cpp", "vllm"] = Field(
         "none", description="How the endpoint takes grammars: `none`, `llama.cpp` or `vllm`."

@@ -395,6 +395,42 @@ def test_a_writer_that_is_not_there_leaves_yesterdays_copy_and_the_product_due(
     assert third["b00"]["change_cause"].startswith("facts changed: ")
 
 
+def test_money_ends_the_night_counts_the_rest_and_a_second_try_ends_at_the_same_product(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server says 10 tokens in and 1 out for each: 0.0012 a text.
+    with serve(says(GOOD)) as server:
+        for name, value in {
+            "GENERATOR": "endpoint", "ENDPOINT_URL": server.url, "ENDPOINT_MODEL": "tiny", "ENDPOINT_PRICE_IN": "100",
+            "ENDPOINT_PRICE_OUT": "200", "ENDPOINT_CURRENCY": "GBP", "COPY_COST_PER_NIGHT": "0.003",
+            "ENDPOINT_CONCURRENCY": "1",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
+        monkeypatch.setattr(product_copy, "MOST_TOKENS", 1)
+        get_settings.cache_clear()
+        shelf(*bottles(5))
+        first = product_copy.make(DAY, "r1")
+        told = first.outcome.note.split("; ")
+        assert (told[:2], told[-1]) == (["3 by tiny, 0 by template", "2 carried over"], "0.0036 GBP")
+        assert (first.outcome.cost, server.calls) == (0.0036, 3)
+        again = product_copy.make(DAY, "r2")
+        assert again.rows["product_copy"] == first.rows["product_copy"]
+        assert (again.outcome.cost, again.outcome.tokens_in, server.calls) == (0.0, 0, 3)
+        # What is stored costs the next night nothing.
+        shelf(*bottles(5), day=NEXT)
+        told = product_copy.make(NEXT, "r3").outcome.note.split("; ")
+        assert (told[0], told[-1]) == ("5 by tiny, 0 by template", "0.0024 GBP")
+        assert server.calls == 5
+
+
+def test_a_writer_without_prices_has_no_budget_of_money(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTMARKET_COPY_COST_PER_NIGHT", "0")
+    get_settings.cache_clear()
+    shelf(*bottles(3))
+    assert night(Scripted(GOOD), monkeypatch).note.split("; ")[0] == "3 by scripted, 0 by template"
+    assert len(rows_of()) == 3
+
+
 # --- policy packs -----------------------------------------------------------------------------------------------------
 
 

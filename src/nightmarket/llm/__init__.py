@@ -17,6 +17,7 @@ from nightmarket.llm.batch import BatchGenerator
 from nightmarket.llm.endpoint import EndpointGenerator
 from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
 from nightmarket.llm.network import NetworkGenerator, version_of
+from nightmarket.llm.prices import Prices, prices_of
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.llm.tuned import TASK
 from nightmarket.settings import get_settings
@@ -31,6 +32,7 @@ __all__ = [
     "LocalGenerator",
     "Message",
     "NetworkGenerator",
+    "Prices",
     "Reply",
     "ReplyStore",
     "Request",
@@ -38,6 +40,7 @@ __all__ = [
     "TunedWriter",
     "digest",
     "open_generator",
+    "prices_of",
     "version_of",
 ]
 
@@ -87,6 +90,9 @@ def open_generator(
         tries=settings.endpoint_tries,
         deadline_s=settings.endpoint_deadline_s,
         tokens_per_run=settings.endpoint_tokens_per_run,
+        prices=prices_of(settings),
+        cost_per_night=settings.copy_cost_per_night,
+        night=day,
         grammar_field=settings.endpoint_grammar,
         languages=_languages(settings.endpoint_languages),
         insecure=settings.endpoint_insecure,

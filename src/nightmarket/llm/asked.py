@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
 from nightmarket import grammar
 from nightmarket.errors import ReplyInvalid
+from nightmarket.llm.prices import Prices
 
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 """A server's own word for something. Longer texts are never repeated: many have the prompt or the key in them."""
@@ -53,6 +55,7 @@ class Reply:
         finish_reason: `stop`, or `length` when `max_tokens` cut it.
         cached: whether it came from the store.
         size: tokens of the text, whoever paid for them and when; budgets that must not depend on the store use it.
+        earlier: of a stored reply, tokens in and out that an earlier try of this very night paid for it.
     """
 
     text: str
@@ -61,6 +64,15 @@ class Reply:
     finish_reason: Literal["stop", "length"]
     cached: bool
     size: int
+    earlier: tuple[int, int] = (0, 0)
+
+    @property
+    def tonight(self) -> tuple[int, int]:
+        """Tokens in and out that this night pays for it, in whichever try: a try after a crash counts as the first did."""
+        return self.tokens_in + self.earlier[0], self.tokens_out + self.earlier[1]
+
+
+Kind = Literal["invalid", "unavailable", "deadline", "budget", "cost"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,12 @@ class Failure:
     Attributes:
         reason: one sentence with the model, the request's number and what happened; never the prompt or a key.
         kind: `invalid` (this request or what was said to it), `unavailable` (the model), `deadline` (the run's time is
-            over) or `budget` (the run's tokens are spent). What is not `invalid` is worth asking for another night.
+            over), `budget` (the run's tokens are spent) or `cost` (the night's money is spent). What is not `invalid` is
+            worth asking for another night.
     """
 
     reason: str
-    kind: Literal["invalid", "unavailable", "deadline", "budget"]
+    kind: Kind
 
 
 @dataclass
@@ -86,6 +99,7 @@ class Spent:
         retries: those of the calls that asked again what had failed before.
         failures: requests that have no reply in the end.
         tokens_in, tokens_out: tokens of all calls, also of those whose reply was no good.
+        prices: what these tokens cost.
     """
 
     calls: int = 0
@@ -93,16 +107,23 @@ class Spent:
     failures: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    prices: Prices = field(default_factory=Prices)
 
     @property
     def tokens(self) -> int:
         """Tokens of both directions: what a budget is compared with."""
         return self.tokens_in + self.tokens_out
 
+    @property
+    def cost(self) -> Decimal:
+        """Money for these tokens."""
+        return self.prices.cost(self.tokens_in, self.tokens_out)
+
     def __str__(self) -> str:
+        money = "" if self.prices.are_none else f", {self.prices.told(self.cost)}"
         return (
             f"{self.calls} calls ({self.retries} again), {self.failures} failed, "
-            f"{self.tokens_in} + {self.tokens_out} tokens"
+            f"{self.tokens_in} + {self.tokens_out} tokens{money}"
         )
 
 

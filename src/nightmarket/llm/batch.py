@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nightmarket.ledger import Outcome
 from nightmarket.llm.asked import CODE, Failure, Generator, Reply, Request, Spent, digest, flaw
 from nightmarket.llm.endpoint import EndpointGenerator, estimate
 from nightmarket.llm.outbox import MOST_TRIES, Batch, Outbox
+from nightmarket.llm.prices import prices_of
 from nightmarket.llm.replies import ReplyStore
 from nightmarket.settings import get_settings
 
@@ -45,9 +47,9 @@ class BatchGenerator(Generator):
         """`door`: the model behind its endpoint, which is only looked at. Without a `day` nothing is written down: only a
         night buys."""
         self.name, self.version, self.languages = door.name, door.version, door.languages
-        self.spent = Spent()
+        self.spent = Spent(prices=door.spent.prices)
         self._door = door
-        self._store, self._outbox = ReplyStore(store), Outbox(outbox)
+        self._store, self._outbox = ReplyStore(store, day), Outbox(outbox)
         self._day = day
 
     def attempt(self, requests: Sequence[Request]) -> list[Reply | Failure]:
@@ -91,10 +93,13 @@ class BatchGenerator(Generator):
 
 
 def gather(day: date) -> Outcome:
-    """Make a batch of what waits; while one is not settled there is no other, whichever run began it."""
+    """Make a batch of what waits; while one is not settled there is no other, whichever run began it.
+
+    Where a night has a budget of money, a batch takes as many requests as that certainly bears; the rest waits.
+    """
     from nightmarket.llm import open_generator
 
-    outbox, store = Outbox(_outbox()), ReplyStore(_store())
+    outbox, store = Outbox(_outbox()), ReplyStore(_store(), day)
     waiting = outbox.waiting()
     # A kill inside `keep`, or an endpoint with the same model, may have brought some meanwhile.
     outbox.forget([key for key in waiting if store.find(key)])
@@ -102,10 +107,34 @@ def gather(day: date) -> Outcome:
         return Outcome(len(waiting), len(before.asked), note=f"goes on with batch {before.name}")
     if get_settings().generator != "batch":
         return Outcome(len(waiting), note="the writer of today needs no batch")
-    batch = outbox.take(version=open_generator().version, day=day)
+    writer = open_generator()
+    batch = outbox.take(version=writer.version, day=day, most=_borne(*store.paid(writer.name)))
+    left = len(outbox.waiting())
     if batch is None:
-        return Outcome(len(waiting), note="nothing waits")
-    return Outcome(len(waiting), len(batch.asked), note=f"batch {batch.name}")
+        return Outcome(
+            len(waiting), note=f"{left} wait for the money of another night" if left else "nothing waits"
+        )
+    wait = f"; {left} wait for another" if left else ""
+    return Outcome(len(waiting), len(batch.asked), note=f"batch {batch.name}{wait}")
+
+
+def _borne(tokens_in: int, tokens_out: int) -> Callable[[Sequence[Request]], int]:
+    """How many requests from the first on the night's money certainly bears, when so many tokens of it are spent."""
+    settings = get_settings()
+    prices, most = prices_of(settings), settings.copy_cost_per_night
+    if most is None or prices.are_none:
+        return len
+    left = most - prices.cost(tokens_in, tokens_out)
+
+    def borne(requests: Sequence[Request]) -> int:
+        spent = Decimal(0)
+        for number, request in enumerate(requests):
+            spent += prices.cost(estimate(request, "")[0], request.max_tokens)
+            if spent > left:
+                return number
+        return len(requests)
+
+    return borne
 
 
 def under_way() -> Batch | None:
@@ -141,7 +170,7 @@ def keep(day: date) -> Outcome:
     batch = under_way()
     if batch is None:
         return Outcome(note="nothing is under way")
-    store = ReplyStore(_store())
+    store = ReplyStore(_store(), day)
     answered, spoilt, errors = [], [], []
     troubles, tokens = Counter[str](), Counter[str]()
     for row in _rows(batch):
@@ -162,8 +191,13 @@ def keep(day: date) -> Outcome:
     given_up = Outbox(_outbox()).settle(batch.name, answered=answered, spoilt=spoilt)
     shutil.rmtree(results_of(batch), ignore_errors=True)
     told = [f"{n} {what}" for what, n in sorted((troubles | Counter({"given up": given_up})).items()) if n]
-    note = "; ".join([f"batch {batch.name}", *told])
-    return Outcome(len(batch.asked), len(answered), tokens["tokens_in"], tokens["tokens_out"], note=note)
+    prices = prices_of(get_settings())
+    cost = prices.cost(tokens["tokens_in"], tokens["tokens_out"])
+    money = [] if prices.are_none else [prices.told(cost)]
+    note = "; ".join([f"batch {batch.name}", *money, *told])
+    return Outcome(
+        len(batch.asked), len(answered), tokens["tokens_in"], tokens["tokens_out"], float(cost), note=note
+    )
 
 
 def is_installed() -> bool:

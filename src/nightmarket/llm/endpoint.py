@@ -16,7 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +27,8 @@ from pydantic import SecretStr
 
 from nightmarket import grammar
 from nightmarket.errors import NightmarketError, SettingMissing
-from nightmarket.llm.asked import CODE, Failure, Generator, Reply, Request, Spent, digest, flaw
+from nightmarket.llm.asked import CODE, Failure, Generator, Kind, Reply, Request, Spent, digest, flaw
+from nightmarket.llm.prices import Prices
 from nightmarket.llm.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -74,8 +76,9 @@ class _Refused(NightmarketError):
 class EndpointGenerator(Generator):
     """A model behind an OpenAI-compatible endpoint; deadline and budget count from when it was made.
 
-    Past the deadline nothing is waited for and nothing begun. Once the budget is spent no call begins; those that are open
-    then are heard to their end, so that it can be exceeded by what `concurrency` calls cost.
+    Past the deadline nothing is waited for and nothing begun. Once the budget of tokens or of money is spent no call begins;
+    those that are open then are heard to their end, so that it can be exceeded by what `concurrency` calls cost. The budget of
+    money is the night's: replies that an earlier try of it paid for count.
     """
 
     free = True
@@ -94,6 +97,9 @@ class EndpointGenerator(Generator):
         tries: int = 5,
         deadline_s: float = 1800.0,
         tokens_per_run: int = 200_000,
+        prices: Prices | None = None,
+        cost_per_night: Decimal | None = None,
+        night: date | None = None,
         grammar_field: Literal["none", "llama.cpp", "vllm"] = "none",
         languages: frozenset[str] = frozenset({"en", "zh"}),
         insecure: bool = False,
@@ -103,17 +109,22 @@ class EndpointGenerator(Generator):
 
         `revision` goes into what replies are stored by; `url` and `key` do not, so that an endpoint may move.
 
+        Args:
+            prices: what its tokens cost; None: nothing.
+            cost_per_night: money after which no call begins; None: no limit.
+            night: the day for which it is asked; None: tries are not added up.
+
         Raises:
             SettingMissing: the address or the key cannot be used; names the variable, never the key.
         """
         self.name = model
         self.version = f"{model}@{revision}" if revision else model
         self.languages = languages
-        self.spent = Spent()
+        self.spent = Spent(prices=prices or Prices())
         self._loopback = _checked(url, insecure)
         self._url = url
         self._key = _usable(key)
-        self._store = ReplyStore(store) if store else None
+        self._store = ReplyStore(store, night) if store else None
         self._concurrency = concurrency
         self._timeout_s = timeout_s
         self._stall_s = stall_s
@@ -121,6 +132,9 @@ class EndpointGenerator(Generator):
         self._deadline_s = deadline_s
         self._opened = time.monotonic()
         self._tokens_per_run = tokens_per_run
+        self._cost_per_night = cost_per_night
+        self._cost_before: Decimal | None = None  # of earlier tries of the night, once it is asked for
+        self._told: set[str] = set()
         self._grammar_field = grammar_field
         self.keeps_grammars = grammar_field != "none"
         self._backoff_s = backoff_s
@@ -147,18 +161,21 @@ class EndpointGenerator(Generator):
             elif key not in outcomes:
                 wanted.setdefault(key, (number, request))
         if wanted:
+            if self._cost_before is None:
+                paid = self._store.paid(self.name) if self._store else (0, 0)
+                self._cost_before = self.spent.prices.cost(*paid)
             # The calls run in a thread of their own: a signal that ends this task (time-out, stop) reaches this thread
             # while it waits, and leaving the block ends the calls.
             with start_blocking_portal(name="llm-endpoint") as portal:
                 outcomes |= portal.call(self._ask_all, wanted)
             log.info("%s: %s", self._whom(), self.spent)
-        told: set[str] = set()
         answers = []
         for key in keys:
             outcome = outcomes[key]
-            if key in told and isinstance(outcome, Reply):
-                outcome = replace(outcome, tokens_in=0, tokens_out=0, cached=True)
-            told.add(key)
+            if isinstance(outcome, Reply):
+                if key in self._told:
+                    outcome = replace(outcome, tokens_in=0, tokens_out=0, earlier=(0, 0), cached=True)
+                self._told.add(key)
             answers.append(outcome)
         return answers
 
@@ -202,7 +219,7 @@ class EndpointGenerator(Generator):
         """One request's reply, or why it has none, after all its tries."""
         import anyio
 
-        def failed(kind: Literal["invalid", "unavailable", "deadline", "budget"], *why: str) -> Failure:
+        def failed(kind: Kind, *why: str) -> Failure:
             told = "; ".join(filter(None, why))
             return Failure(f"{self._whom()} gave no reply to request {number}: {told}", kind)
 
@@ -222,6 +239,8 @@ class EndpointGenerator(Generator):
                     before,
                     f"{self.spent.tokens} of the run's {self._tokens_per_run} tokens are spent",
                 )
+            if poor := self._too_poor():
+                return failed("cost", before, poor)
             if self._refusal:
                 return failed("unavailable", self._refusal)
             self.spent.retries += bool(before)
@@ -395,6 +414,16 @@ class EndpointGenerator(Generator):
         if after_s is not None:
             return after_s + self._random.uniform(0, self._backoff_s)
         return self._random.uniform(longest / 2, longest)
+
+    def _too_poor(self) -> str:
+        """Why the night's money bears no further call; empty where it does."""
+        if self._cost_per_night is None or self.spent.prices.are_none:
+            return ""
+        spent = (self._cost_before or Decimal(0)) + self.spent.cost
+        if spent < self._cost_per_night:
+            return ""
+        told = self.spent.prices.told
+        return f"{told(spent)} of the night's {told(self._cost_per_night)} are spent"
 
     def _left(self) -> float:
         return self._opened + self._deadline_s - time.monotonic()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -79,11 +79,14 @@ class Outbox:
         with self._transaction() as tx:
             return _batch(tx)
 
-    def take(self, *, version: str, day: date) -> Batch | None:
+    def take(
+        self, *, version: str, day: date, most: Callable[[Sequence[Request]], int] = len
+    ) -> Batch | None:
         """The batch that is not settled; where there is none, a new one of what waits; None where nothing does.
 
         Only what the latest night wanted is taken, and only of the model `version`: of other nights and models what waits
-        is forgotten, because nobody would read the reply. `day` names the batch.
+        is forgotten, because nobody would read the reply. `day` names the batch. `most` says of what waits, in its order,
+        how many from the first on may be taken.
         """
         with self._transaction() as tx:
             if under_way := _batch(tx):
@@ -93,11 +96,12 @@ class Outbox:
                 (version, version),
             )
             name = f"{day}-{secrets.token_hex(4)}"
-            tx.execute(
-                "update asked set batch = ? where rowid in "
-                "(select rowid from asked where tries < ? order by rowid limit ?)",
-                (name, MOST_TRIES, MOST_REQUESTS),
-            )
+            rows = tx.execute(
+                "select rowid, request from asked where tries < ? order by rowid limit ?",
+                (MOST_TRIES, MOST_REQUESTS),
+            ).fetchall()
+            taken = rows[: most([_request(text) for _, text in rows])]
+            tx.executemany("update asked set batch = ? where rowid = ?", [(name, row) for row, _ in taken])
             return _batch(tx)
 
     def forget(self, keys: Collection[str]) -> None:

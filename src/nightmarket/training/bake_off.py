@@ -266,7 +266,7 @@ def _endpoint(candidate: Candidate, sheets: Sequence[Sheet]) -> Point:
         url=candidate.url or "", model=candidate.model or "", key=key, concurrency=settings.endpoint_concurrency,
         timeout_s=settings.endpoint_timeout_s, stall_s=settings.endpoint_stall_s, tries=settings.endpoint_tries,
         deadline_s=settings.endpoint_deadline_s, tokens_per_run=settings.endpoint_tokens_per_run,
-        insecure=settings.endpoint_insecure,
+        prices=llm.Prices(candidate.price_in, candidate.price_out), insecure=settings.endpoint_insecure,
     ) as generator:  # fmt: skip
         shown = proof.prove(sheets, generator)
         spent = generator.spent
@@ -275,10 +275,9 @@ def _endpoint(candidate: Candidate, sheets: Sequence[Sheet]) -> Point:
             f"{candidate.model} at {candidate.url} answered none of {len(sheets)} requests. See that it runs and takes the key."
         )
     texts = max(len(sheets), 1)
-    cost = (spent.tokens_in * candidate.price_in + spent.tokens_out * candidate.price_out) / 1e6
     return Point(
         candidate.name, 0, tuple(map(float, shown.told)), dict(shown.averages), None, None, 0.0,
-        1000 * shown.averages["seconds"] / texts, 1000 * cost / texts, ledger.peak_rss_mb(),
+        1000 * shown.averages["seconds"] / texts, 1000 * float(spent.cost) / texts, ledger.peak_rss_mb(),
     )  # fmt: skip
 
 

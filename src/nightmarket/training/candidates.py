@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,8 +41,8 @@ class Candidate(BaseModel):
     model: str | None = None
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     url: str | None = None
-    price_in: float = Field(0.0, ge=0)
-    price_out: float = Field(0.0, ge=0)
+    price_in: Decimal = Field(Decimal(0), ge=0)
+    price_out: Decimal = Field(Decimal(0), ge=0)
     price_per_hour: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")

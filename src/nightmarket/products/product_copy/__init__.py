@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -92,6 +93,7 @@ class _Night:
     written: list[_Written]
     kept: list[Due]
     spent: Counter[str]
+    cost: Decimal = Decimal(0)
 
 
 def make(day: date, run_id: str) -> Made:
@@ -154,6 +156,7 @@ def make(day: date, run_id: str) -> Made:
             rows_out=len(rows),
             tokens_in=night.spent["tokens_in"],
             tokens_out=night.spent["tokens_out"],
+            cost=float(writer.spent.cost),
             note=_note(copies, writer, {
                 "kept, the writer was unavailable": len(night.kept),
                 "carried over": len(due) - len(night.written) - len(night.kept),
@@ -179,36 +182,52 @@ def version(day: date) -> str:
         f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}/{settings.copy_review_days}"
     )
     with llm.open_generator(day) as writer:
-        who = writer.version
+        who, prices = writer.version, writer.spent.prices
+    if settings.copy_cost_per_night is not None and not prices.are_none:
+        budget += f"/{settings.copy_cost_per_night}/{prices.price_in}/{prices.price_out}"
     rules = policies.rules_digest(guard.shop_packs())
     return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, who, budget)
 
 
 def _written(due: Sequence[Due], writer: llm.Generator, packs: guard.Packs) -> _Night:
-    """Write from the front of the queue up to the budget.
+    """Write from the front of the queue up to the budget of products, of tokens or of money.
 
     Products are asked about side by side, but each counts as if it had been asked alone: which are written does not depend
-    on how many are asked at once. What was asked beyond the budget is in the store of replies for the next night.
+    on how many are asked at once. What was asked beyond the budget is in the store of replies for the next night, and costs
+    nothing there. A try after a crash counts what the night has paid for already, so that it ends at the same product.
     """
     settings = get_settings()
+    prices = writer.spent.prices
+    money = None if prices.are_none else settings.copy_cost_per_night
     night = _Night([], [], Counter())
     started = time.monotonic()
-    most, queue, largest = settings.copy_products_per_night, list(due), 0
-    while queue:
+    most, queue, largest, dearest = settings.copy_products_per_night, list(due), 0, Decimal(0)
+    is_over = False
+    while queue and not is_over:
         left = settings.copy_tokens_per_night - night.spent["size"]
         room = most - len(night.written) - len(night.kept)
-        if room <= 0 or left <= 0:
+        if room <= 0 or left <= 0 or (money is not None and night.cost >= money):
             break
-        chunk = queue[: min(CHUNK, room, max(1, left // (largest or MOST_TOKENS)))]
+        at_once = min(CHUNK, room, max(1, left // (largest or MOST_TOKENS)))
+        if money is not None:
+            one = dearest or prices.cost(MOST_TOKENS, MOST_TOKENS)
+            at_once = min(at_once, max(1, int((money - night.cost) / one)))
+        chunk = queue[:at_once]
         for entry, text in zip(chunk, write_many([e.sheet for e in chunk], writer, packs), strict=True):
             if isinstance(text, Text):
                 night.spent.update(tokens_in=text.tokens_in, tokens_out=text.tokens_out)
-            if night.spent["size"] >= settings.copy_tokens_per_night:
+            # What the money did not reach stays in the queue, as what the tokens did not.
+            is_over |= isinstance(text, llm.Failure) and text.kind == "cost"
+            is_over |= night.spent["size"] >= settings.copy_tokens_per_night
+            is_over |= money is not None and night.cost >= money
+            if is_over:
                 continue
             queue.pop(0)
             if isinstance(text, Text):
                 night.spent["size"] += text.size
-                largest = max(largest, text.size)
+                cost = prices.cost(*text.tonight)
+                night.cost += cost
+                largest, dearest = max(largest, text.size), max(dearest, cost)
                 night.written.append(_Written(entry, entry.pages, text, provisional=False))
             else:
                 log.warning("product %s: %s", entry.sheet.product_id, text.reason)
@@ -265,8 +284,14 @@ def _on(channel: str, text: Text, sheet: Sheet, packs: guard.Packs) -> Text:
 def _note(copies: Sequence[Mapping[str, Any]], writer: llm.Generator, counts: Mapping[str, int]) -> str:
     by_writer = sum(copy["model_name"] == writer.name for copy in copies)
     written = f"{by_writer} by {writer.name}, {len(copies) - by_writer} by template"
+    spent = writer.spent
+    money = [] if spent.prices.are_none else [spent.prices.told(spent.cost)]
     return "; ".join(
-        [written if copies else "nothing to write", *(f"{n} {what}" for what, n in counts.items() if n)]
+        [
+            written if copies else "nothing to write",
+            *(f"{n} {what}" for what, n in counts.items() if n),
+            *money,
+        ]
     )
 
 

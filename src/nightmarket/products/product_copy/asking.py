@@ -179,6 +179,10 @@ def _finished(draft: _Draft, writer: llm.Generator | None) -> Text:
         tokens_in=sum(reply.tokens_in for reply in draft.spent),
         tokens_out=sum(reply.tokens_out for reply in draft.spent),
         size=sum(reply.size for reply in draft.spent),
+        tonight=(
+            sum(reply.tonight[0] for reply in draft.spent),
+            sum(reply.tonight[1] for reply in draft.spent),
+        ),
     )
 
 

@@ -63,6 +63,7 @@ class Text:
         lines: bullets.
         removed: what must not go out, of the product's own data and of what a writer said.
         blocked: why there is nothing to show, or empty.
+        size, tonight: of its replies, as `llm.Reply` has them.
     """
 
     sheet: Sheet
@@ -78,6 +79,7 @@ class Text:
     tokens_in: int = 0
     tokens_out: int = 0
     size: int = 0
+    tonight: tuple[int, int] = (0, 0)
 
     @property
     def description(self) -> str:
