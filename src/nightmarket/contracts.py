@@ -237,6 +237,10 @@ _OUTPUTS = (
         _c("policy_version", about="Digest of what is banned everywhere and of the rules of the text's own policy pack."),
         _c("free_sentences", WHOLE, about="Sentences of the description in the writer's own words."),
         _c("repaired_sentences", WHOLE, about="Its other sentences: house phrasings."),
+        _c("is_ai_written", FLAG, about="Whether a model wrote the description or chose among house phrasings; not where the "
+           "template stands, or a person's words."),
+        _c("ai_label", about="Words that whoever shows the text puts beside it, as its policy pack says; null: none."),
+        _c("ai_metadata", FLAG, about="Whether the metadata of what shows the text have to say that AI wrote it."),
         _c("reviewer", about="Who decided that the version stands."), _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"),
         _c("prompt_version", about="Digest of the templates and house phrasings; behind `+` that of the shop's voice, where it has one."),
     ), "Shop copy of a product, every claim of it supported by the product's own facts."),

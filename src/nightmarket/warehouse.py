@@ -375,17 +375,38 @@ def _reader(sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute(f"create schema {schema}")
         every = sql is None or _ABOUT_TABLES.search(sql) is not None
         words = (sql or "").lower()
-        for schema, name in found:
-            if schema in SCHEMAS and (every or name.lower() in words):
-                connection.execute(
-                    f'create view {schema}."{name}" as select * from warehouse.{schema}."{name}"'
-                )
+        wanted = [(s, n) for s, n in found if s in SCHEMAS and (every or n.lower() in words)]
+        lacking = _lacking(connection, [name for schema, name in wanted if schema == "outputs"])
+        for schema, name in wanted:
+            also = lacking.get(name, "") if schema == "outputs" else ""
+            connection.execute(
+                f'create view {schema}."{name}" as select *{also} from warehouse.{schema}."{name}"'
+            )
         for name in ledger.TABLES if every else [name for name in ledger.TABLES if name in words]:
             connection.register(f"_{name}", ledger.rows(name))
             connection.execute(f"create view ops.{name} as select * from _{name}")
         yield connection
     finally:
         connection.close()
+
+
+def _lacking(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, str]:
+    """Of output tables of an earlier release and their views, the columns that their contracts have gained since: no row
+    says anything of them. The next publication adds them to the table."""
+    if not names:
+        return {}
+    there = set(
+        connection.execute(
+            "select table_name, column_name from duckdb_columns() "
+            "where database_name = 'warehouse' and schema_name = 'outputs'"
+        ).fetchall()
+    )
+    lacking = {}
+    for name in names:
+        if (table := name.removesuffix("_current")) in OUTPUTS:
+            gained = [c for c in output_columns(table) if (name, c.name) not in there]
+            lacking[name] = "".join(f", null::{c.sql_type} as {c.name}" for c in gained)
+    return lacking
 
 
 __all__ = [

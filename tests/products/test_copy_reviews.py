@@ -33,6 +33,7 @@ class Mute:
     """A writer that writes no language: every text is the template's."""
 
     name, version, languages, free, keeps_grammars = "mute", "v1", frozenset[str](), False, True
+    spent = llm.Spent()
 
     def close(self) -> None: ...
     def __enter__(self) -> Mute:
@@ -281,6 +282,7 @@ def test_an_edited_text_is_published_with_claims_and_kept_as_a_pair() -> None:
     assert set(guard.sentences(WORDS)) <= claimed()[2]
     row = warehouse.read("select * from outputs.product_copy_current").to_pylist()[0]
     assert (row["model_name"], row["model_version"]) == ("person", "edit of version 1")
+    assert (row["is_ai_written"], row["ai_label"], row["ai_metadata"]) == (False, None, False)
     assert row["meta_description"] == WORDS and row["free_sentences"] == 0
     origins = warehouse.read(
         "select distinct origin from outputs.copy_claims_current where origin is not null"

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from nightmarket import grammar, guard, lake, llm, products
+from nightmarket import grammar, guard, lake, llm, products, warehouse
 from nightmarket.products import product_copy
 from nightmarket.products.product_copy import (
     PRODUCT,
@@ -429,6 +429,75 @@ def test_a_writer_without_prices_has_no_budget_of_money(home: Path, monkeypatch:
     shelf(*bottles(3))
     assert night(Scripted(GOOD), monkeypatch).note.split("; ")[0] == "3 by scripted, 0 by template"
     assert len(rows_of()) == 3
+
+
+# --- who wrote it, for those who read it ------------------------------------------------------------------------------
+
+
+def marks(day: date = DAY) -> dict[str, tuple[Any, ...]]:
+    return {
+        product: (row["is_ai_written"], row["ai_label"], row["ai_metadata"])
+        for product, row in rows_of(day).items()
+    }
+
+
+def test_what_a_writer_wrote_or_chose_is_marked_as_its_pack_says_and_what_none_wrote_is_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy(pack(category="'Plain'", ai_label="{ text = '', metadata = false }"))
+    free, other, plain, bare = (
+        row | {"product_id": name} for name, row in zip("abcd", bottles(4), strict=True)
+    )
+    shelf(free, other, plain | {"category": "Plain"}, bare | {"locale": "fr"})
+    night(Scripted(failing("invalid")), monkeypatch)
+    assert marks() == {
+        "a": (True, "Written with AI", True), "b": (False, None, False), "c": (True, None, False), "d": (False, None, False),
+    }  # fmt: skip
+
+
+def test_a_label_that_changed_is_on_every_live_text_in_the_next_night_whatever_the_budget(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf(*bottles(3))
+    night(Scripted(GOOD), monkeypatch)
+    policy(pack(locale="'en'", ai_label="{ text = 'Drafted with AI' }"))
+    monkeypatch.setenv("NIGHTMARKET_COPY_PRODUCTS_PER_NIGHT", "1")
+    get_settings.cache_clear()
+    shelf(*bottles(3), day=NEXT)
+    outcome = night(Scripted(GOOD), monkeypatch, NEXT)
+    assert "2 carried over; 2 got another AI label" in outcome.note
+    assert set(marks(NEXT).values()) == {(True, "Drafted with AI", True)} and len(marks(NEXT)) == 3
+    rows = rows_of(NEXT)
+    assert {row["change_cause"] for row in rows.values()} == {"policy changed", "AI label changed"}
+    assert {(row["version"], row["supersedes"], row["status"]) for row in rows.values()} == {
+        (2, 1, "published")
+    }
+    # What is said of each sentence goes with it, and the two are still due.
+    claims = [c for c in lake.read("copy_claims", NEXT).to_pylist() if c["version"] == 2]
+    assert {claim["product_id"] for claim in claims} == {"b00", "b01", "b02"}
+    shelf(*bottles(3), day=THIRD)
+    assert night(Scripted(GOOD), monkeypatch, THIRD).note.split("; ")[:2] == [
+        "1 by scripted, 0 by template", "1 carried over",
+    ]  # fmt: skip
+
+
+def test_copy_of_a_release_without_labels_gets_them_in_the_next_night(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf(*bottles(2))
+    night(Scripted(failing("invalid")), monkeypatch)
+    with warehouse.writer() as connection:
+        connection.execute("drop view outputs.product_copy_current")
+        for column in ("is_ai_written", "ai_label", "ai_metadata"):
+            connection.execute(f"alter table outputs.product_copy drop column {column}")
+    found = warehouse.read("select product_id, is_ai_written, ai_label from outputs.product_copy order by 1")
+    assert found["ai_label"].to_pylist() == [None, None]
+    shelf(*bottles(2), day=NEXT)
+    assert night(Scripted(GOOD), monkeypatch, NEXT).note == "nothing to write; 2 got another AI label"
+    assert marks(NEXT) == {"b00": (True, "Written with AI", True), "b01": (False, None, False)}
+    assert {row["change_cause"] for row in rows_of(NEXT).values()} == {"AI label added"}
+    shelf(*bottles(2), day=THIRD)
+    assert night(Scripted(GOOD), monkeypatch, THIRD).note == "nothing to write"
 
 
 # --- policy packs -----------------------------------------------------------------------------------------------------

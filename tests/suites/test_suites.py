@@ -97,7 +97,8 @@ def text(n: int) -> dict[str, Any]:
         "product_id": "p1", "channel": "shop_page", "locale": "en", "version": n + 1, "title": "Bath Towel",
         "description": "A bath towel in blue, made of cotton. It comes from Cove.", "bullets": '["Colour: blue"]',
         "meta_description": "A blue bath towel.", "status": "approved", "change_cause": "new", "policy_version": "1",
-        "free_sentences": 1, "repaired_sentences": 0, "prompt_version": "1", **WHO,
+        "free_sentences": 1, "repaired_sentences": 0, "prompt_version": "1", "is_ai_written": True,
+        "ai_label": "Written with AI", "ai_metadata": True, **WHO,
     }  # fmt: skip
 
 
@@ -210,6 +211,12 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], Mapping[str, Any], list[
         ({"status": "live"}, {"status is one of the known values"}),
         ({"version": 1}, {"one row a product_id and channel and locale and version"}),
         ({"prompt_version": None}, {"prompt_version is never missing"}),
+        ({"is_ai_written": False, "ai_label": None, "ai_metadata": False}, set()),
+        ({"is_ai_written": True, "ai_label": None, "ai_metadata": False}, set()),
+        ({"is_ai_written": False, "ai_label": None}, {"only what a model had part in is marked as AI's"}),
+        ({"is_ai_written": False, "ai_metadata": False}, {"only what a model had part in is marked as AI's"}),
+        ({"is_ai_written": None, "ai_label": None, "ai_metadata": None},
+         {"a text that may be shown says whether a model had part in it"}),
     ]),
     "copy_claims": (claim, {}, [
         ({}, set()),

@@ -59,6 +59,9 @@ def derive(rows: pd.DataFrame, day: date, context: Mapping[str, Any]) -> pd.Data
         speaks_its_locale=flags["spoken"] | ~shown,
         has_no_personal_data=~flags["personal"] | ~shown,
         has_no_banned_phrase=~flags["banned"] | ~shown,
+        says_who_wrote=rows["is_ai_written"].notna() | ~shown,
+        is_marked_rightly=rows["is_ai_written"].eq(True)
+        | (rows["ai_label"].isna() & ~rows["ai_metadata"].eq(True)),
         has_no_markup=~written.str.contains(r"<[a-zA-Z/]|https?://|\bwww\.|\]\(", regex=True) | ~shown,
     )
 
@@ -67,7 +70,7 @@ SUITE = Suite(
     table="product_copy",
     grain="text of a product, channel and locale",
     derive=derive,
-    reads=("product_id", *_SHOWN, "status", "locale"),
+    reads=("product_id", *_SHOWN, "status", "locale", "is_ai_written", "ai_label", "ai_metadata"),
     needs=("has_personal_data", "banned_phrases", "product_names"),
     group="product_id",
     text=_SHOWN,
@@ -91,6 +94,10 @@ SUITE = Suite(
               why="Banned claims are the shop's legal risk."),
         holds("has_no_markup", "no text holds links or markup",
               why="A link or a tag comes from injected instructions, not from product facts."),
+        holds("says_who_wrote", "a text that may be shown says whether a model had part in it",
+              why="Whoever shows it has to mark what AI wrote."),
+        holds("is_marked_rightly", "only what a model had part in is marked as AI's",
+              why="A mark on a person's words is as untrue as none on a model's."),
         within("free_sentences", 0, None, why="Sentences are counted."),
         within("repaired_sentences", 0, None, why="Sentences are counted."),
     ),

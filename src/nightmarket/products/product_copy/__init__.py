@@ -61,9 +61,10 @@ PROGRESS_EVERY = 10
 
 _COPY = (
     "product_id", "channel", "locale", "title", "description", "bullets", "meta_description", "status", "change_cause",
-    "policy_version", "reviewer", "input_hash", "prompt_version", "model_name", "model_version",
+    "policy_version", "reviewer", "input_hash", "prompt_version", "model_name", "model_version", "ai_label",
 )  # fmt: skip
 _COPY_NUMBERS = ("version", "free_sentences", "repaired_sentences", "supersedes")
+_COPY_FLAGS = ("is_ai_written", "ai_metadata")
 _CLAIM = (
     "product_id", "channel", "locale", "sentence", "claim", "attribute", "value", "evidence", "verdict", "origin",
     "input_hash", "prompt_version", "model_name", "model_version",
@@ -71,6 +72,7 @@ _CLAIM = (
 _CLAIM_NUMBERS = ("version", "claim_number")
 _BEFORE = (
     "input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status", "day",
+    "is_ai_written", "ai_label", "ai_metadata",
 )  # fmt: skip
 # A digest that no sheet has: what comes back is due again.
 _GONE = digest(RETIRED)
@@ -128,14 +130,14 @@ def make(day: date, run_id: str) -> Made:
         for page in written.pages:
             told = old_claims.get(written.due.key(page), {})
             old = live.get(written.due.key(page))
-            made = _rows(written, page, _on(page.channel, text, written.due.sheet, packs), told, old)
+            made_on = _on(page.channel, text, written.due.sheet, packs)
+            made = _rows(written, page, made_on, told, old)
             copies.append(made[0])
             claims += made[1]
             if old is not None and made[0]["status"] == PENDING:
-                beside.append(_beside(old, page))
+                beside.append(_beside(old, page, made_on.pack))
                 if not page.breach:
                     carried[key_of(old), old["version"]] = old["version"]
-    claims += reviews.claims_again(carried, beside, day)
     reached = {w.due.key(page) for w in night.written for page in w.pages}
     kept = {entry.key(page) for entry in night.kept for page in entry.pages}
     down = {
@@ -145,10 +147,14 @@ def make(day: date, run_id: str) -> Made:
         if page.breach and e.key(page) not in reached | kept
     }
     taken = _taken_down(down, day)
-    rows = [*copies, *beside, *retired, *taken, *decided.rows]
+    others = reached | down.keys() | decided.keys | {key_of(row) for row in retired}
+    marked = _marked_anew(due, before, shown, others, catalogue, packs, day)
+    carried |= {(key_of(row), row["supersedes"]): row["version"] for row in marked}
+    claims += reviews.claims_again(carried, [*beside, *marked], day)
+    rows = [*copies, *beside, *retired, *taken, *marked, *decided.rows]
     return Made(
         rows={
-            "product_copy": _table(rows, _COPY, _COPY_NUMBERS, ("reviewed_at",)),
+            "product_copy": _table(rows, _COPY, _COPY_NUMBERS, ("reviewed_at",), _COPY_FLAGS),
             "copy_claims": _table([*claims, *decided.claims], _CLAIM, _CLAIM_NUMBERS),
         },
         outcome=Outcome(
@@ -164,6 +170,7 @@ def make(day: date, run_id: str) -> Made:
                 **decided.counts,
                 "retired": len(retired),
                 "taken down": len(taken),
+                "got another AI label": len(marked),
                 "told another way, not to read like another product's": alike["reordered"],
                 "read like another product's": alike["alike"],
             }),
@@ -267,10 +274,10 @@ def _live_texts(
     return {key: rows[shown[key]["version"]] for key, rows in reviews.history(keys, day).items()}
 
 
-def _beside(live: Mapping[str, Any], page: Page) -> dict[str, Any]:
+def _beside(live: Mapping[str, Any], page: Page, pack: guard.Pack) -> dict[str, Any]:
     """The row of what readers see while a new text waits: as it was, or taken down where it must not be said any more."""
     if not page.breach:
-        return dict(live)
+        return dict(live) | policies.mark(live, pack)
     assert page.before is not None
     last = dict(live) | {"version": page.before["version"]}
     return _hidden(last, BLOCKED, TAKEN_DOWN, f"must not stay until the new text is approved: {page.breach}")
@@ -323,12 +330,38 @@ def _taken_down(pages: Mapping[Key, Page], day: date) -> list[dict[str, Any]]:
     return rows
 
 
+def _marked_anew(
+    due: Sequence[Due], before: Before, shown: Before, others: Collection[Key], catalogue: pa.Table, packs: guard.Packs,
+    day: date,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows that mark live copy as its pack of today says, where the night did not write it: a mark does not wait for the
+    budget. A text of which another version waits for a person is marked with what becomes of that."""
+    live = {key: row for key, row in shown.items() if key not in others and before[key] is row}
+    # Any other pack makes its texts due. Rows of before there were labels have none, due or not.
+    sheets = {entry.key(page): entry.sheet for entry in due for page in entry.pages}
+    bare = {key for key, row in live.items() if row["is_ai_written"] is None and key not in sheets}
+    known = reviews.sheets_of(catalogue, {key[0] for key in bare}) if bare else {}
+    sheets |= {key: known[key[0]] for key in bare if key[0] in known}
+    marks: dict[Key, dict[str, Any]] = {}
+    for key in sorted(live.keys() & sheets.keys()):
+        row, pack = live[key], policies.pack_of(sheets[key], packs, key[1])
+        if (mark := policies.mark(row, pack)).items() - dict(row).items():
+            marks[key] = mark
+    rows = []
+    for key, versions in reviews.history(marks.keys(), day).items():
+        last = live[key]["version"]
+        cause = "AI label added" if live[key]["is_ai_written"] is None else "AI label changed"
+        again = {"version": last + 1, "supersedes": last, "change_cause": cause}
+        rows.append(versions[last] | marks[key] | again)
+    return rows
+
+
 def _old_rows(keys: Collection[Key], day: date) -> list[dict[str, Any]]:
     """The latest rows of texts, whole: what readers see rather than what waits, under the number of the last."""
     if not keys:
         return []
     found: dict[Key, dict[str, Any]] = {}
-    for row in products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS)).to_pylist():
+    for row in products.previous("product_copy", day, (*_COPY, *_COPY_NUMBERS, *_COPY_FLAGS)).to_pylist():
         if (key := key_of(row)) in keys:
             waits = row["status"] == PENDING and key in found
             found[key] = found[key] | {"version": row["version"]} if waits else row
@@ -441,14 +474,17 @@ def _rows(
         "free_sentences": text.free,
         "repaired_sentences": text.repaired,
         "supersedes": number - 1 if page.before else None,
-    }  # fmt: skip
+    } | policies.label(text.is_ai_written, text.pack)  # fmt: skip
     return copy, reviews.claim_rows(text, shared)
 
 
 def _table(
-    rows: Sequence[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str], times: Sequence[str] = ()
-) -> pa.Table:
-    kinds = ((texts, pa.string()), (numbers, pa.int64()), (times, pa.timestamp("us")))
+    rows: Sequence[Mapping[str, Any]], texts: Sequence[str], numbers: Sequence[str], times: Sequence[str] = (),
+    flags: Sequence[str] = (),
+) -> pa.Table:  # fmt: skip
+    kinds = (
+        (texts, pa.string()), (numbers, pa.int64()), (times, pa.timestamp("us")), (flags, pa.bool_()),
+    )  # fmt: skip
     schema = pa.schema([(name, kind) for names, kind in kinds for name in names])
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 

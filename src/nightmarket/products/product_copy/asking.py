@@ -172,10 +172,12 @@ def _finished(draft: _Draft, writer: llm.Generator | None) -> Text:
         kept = _judged(guard.sentences(writing.template(draft.plan)), draft, "template")
     bullets = judge(writing.bullets(sheet), sheet, pack, draft.removed, origin="facts", field="facts")
     text = compose(sheet, pack, _most_telling(kept, pack), bullets, draft.removed)
+    by_model = writer is not None and not draft.reason
     return replace(
         text,
-        model_name=f"template ({draft.reason})" if draft.reason or writer is None else writer.name,
-        model_version=PROMPT_VERSION if draft.reason or writer is None else writer.version,
+        model_name=writer.name if writer is not None and by_model else f"template ({draft.reason})",
+        model_version=writer.version if writer is not None and by_model else PROMPT_VERSION,
+        is_ai_written=by_model,
         tokens_in=sum(reply.tokens_in for reply in draft.spent),
         tokens_out=sum(reply.tokens_out for reply in draft.spent),
         size=sum(reply.size for reply in draft.spent),

@@ -84,6 +84,7 @@ def told(entry: Entry) -> list[str]:
         f"{row['product_id']}  {row['channel']}  {row['locale']}  version {row['version']}  {row['status']} since {row['day']}",
         f"  cause     {row['change_cause']}",
         f"  by        {row['model_name']} {row['model_version']}",
+        f"  AI label  {_label(row)}",
         f"  title     {row['title']}",
         f"  text      {row['description']}",
     ]
@@ -100,6 +101,16 @@ def told(entry: Entry) -> list[str]:
             f"  decided   {entry.review['decision']} by {entry.review['reviewer']}; the next night applies it"
         )
     return lines
+
+
+def _label(row: Row) -> str:
+    if not row["is_ai_written"]:
+        return (
+            "none: no model had part in it"
+            if row["is_ai_written"] is False
+            else "not known before the next night"
+        )
+    return f"{row['ai_label'] or 'no words'}{', and in metadata' if row['ai_metadata'] else ''}"
 
 
 def in_sample(row: Row) -> bool:

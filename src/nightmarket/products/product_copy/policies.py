@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from nightmarket import guard
 from nightmarket.guard.claims import plain_key
@@ -86,6 +87,24 @@ def prompt_version(pack: guard.Pack) -> str:
 
 def _voice_version(voice: guard.Voice) -> str:
     return digest(manner(voice), *sorted(voice.avoid))[:12]
+
+
+def label(is_ai_written: bool, pack: guard.Pack) -> dict[str, Any]:
+    """The columns that say how a text is marked: by its pack where a model had part in it, else not at all."""
+    return {
+        "is_ai_written": is_ai_written,
+        "ai_label": pack.ai_label.text or None if is_ai_written else None,
+        "ai_metadata": is_ai_written and pack.ai_label.metadata,
+    }
+
+
+def mark(row: Mapping[str, Any], pack: guard.Pack) -> dict[str, Any]:
+    """`label` for the text of a row that stands again."""
+    known = row["is_ai_written"]
+    # Rows of before there were labels say it by their writer alone.
+    return label(
+        known if known is not None else not row["model_name"].startswith(("template", "person")), pack
+    )
 
 
 def check(told: Mapping[str, str], sheet: Sheet, pack: guard.Pack) -> list[guard.Breach]:

@@ -176,7 +176,8 @@ def _answer(asked: _Question, sheet: Sheet, pack: guard.Pack, *, stale: bool, br
     if review is not None and decision == "approve":
         if stale and unborne(row, sheet, pack):
             return _Answer("approved, but the facts of today do not bear it")
-        return _Answer("approved", asked.again(row, asked.said, status=APPROVED), restated=row["version"])
+        stands = asked.again(row, asked.said, status=APPROVED, **policies.mark(row, pack))
+        return _Answer("approved", stands, restated=row["version"])
     if review is not None and decision == "edit":
         made = edited(review["text"], sheet, pack)
         if isinstance(made, str):
@@ -187,13 +188,15 @@ def _answer(asked: _Question, sheet: Sheet, pack: guard.Pack, *, stale: bool, br
             return _Answer("rejected, and what is shown must go")
         if asked.shown is None:
             return _Answer("rejected", asked.again(row, asked.said, status=BLOCKED))
-        stands = asked.shown["version"]
-        cause = f"{asked.said}; version {stands} stands"
-        return _Answer("rejected", asked.again(asked.shown, cause), restated=stands)
+        number = asked.shown["version"]
+        cause = f"{asked.said}; version {number} stands"
+        back = asked.again(asked.shown, cause, **policies.mark(asked.shown, pack))
+        return _Answer("rejected", back, restated=number)
     for earlier in earlier_texts(row, asked.versions.values()):
         if not unborne(earlier, sheet, pack):
             cause = f"{asked.said}; version {earlier['version']} stands again"
-            back = asked.again(earlier, cause, policy_version=policies.version_of(pack))
+            mark = policies.mark(earlier, pack)
+            back = asked.again(earlier, cause, policy_version=policies.version_of(pack), **mark)
             what = "rolled back" if decision == "rollback" else "rejected"
             return _Answer(what, back, restated=earlier["version"])
     if decision == "rollback":
@@ -272,7 +275,7 @@ def _of_edit(made: Text, row: Row) -> dict[str, Any]:
         "repaired_sentences": sum(sentence.origin != "edited" for sentence in made.body),
         "model_name": "person",
         "model_version": f"edit of version {row['version']}",
-    }
+    } | policies.label(False, made.pack)
 
 
 def sheets_of(catalogue: pa.Table, wanted: Collection[str]) -> dict[str, Sheet]:

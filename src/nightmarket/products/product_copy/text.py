@@ -63,6 +63,7 @@ class Text:
         lines: bullets.
         removed: what must not go out, of the product's own data and of what a writer said.
         blocked: why there is nothing to show, or empty.
+        is_ai_written: whether a model wrote or chose its sentences.
         size, tonight: of its replies, as `llm.Reply` has them.
     """
 
@@ -76,6 +77,7 @@ class Text:
     blocked: str
     model_name: str = ""
     model_version: str = ""
+    is_ai_written: bool = False
     tokens_in: int = 0
     tokens_out: int = 0
     size: int = 0
