@@ -24,7 +24,6 @@ from pydantic import SecretStr
 from nightmarket import doctor, grammar, llm
 from nightmarket.errors import ReplyInvalid, SettingMissing
 from nightmarket.llm import (
-    SMOLLM2,
     EndpointGenerator,
     Failure,
     LocalGenerator,
@@ -728,61 +727,3 @@ def test_the_doctor_says_whether_the_endpoint_answers_and_never_the_key(
         ("warn", f"big at {where} answers, but does not list that model"),
     ]
     assert KEY not in str(seen)
-
-
-# A real server
-
-
-@pytest.fixture(scope="module")
-def llama() -> Iterator[str]:
-    """The address of llama.cpp's own server with the packaged weights, two calls at once."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(SMOLLM2.verify())
-    params.n_ctx = 2048
-    params.n_parallel = 2
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup = False
-    params.verbosity = -1
-    params.hostnames = ["127.0.0.1"]
-    params.n_threads_http = 4
-    params.api_keys = [KEY]
-    params.ui = False
-    server = xllamacpp.Server(params)
-    yield f"{server.listening_address}/v1"
-    del server
-
-
-def test_a_real_server_streams_replies_side_by_side(llama: str, tmp_path: Path) -> None:
-    with EndpointGenerator(
-        url=llama, model="smollm2", key=SecretStr(KEY), concurrency=2, store=tmp_path / "replies.sqlite"
-    ) as generator:
-        replies = generator.generate(
-            [ask(f"Say a word about {what}.", max_tokens=6) for what in ("tea", "cups")]
-        )
-        again = generator.generate([ask("Say a word about tea.", max_tokens=6)])
-    assert [(reply.finish_reason, reply.tokens_out) for reply in replies] == [("length", 6), ("length", 6)]
-    assert all(reply.text.strip() and reply.tokens_in > 20 for reply in replies)
-    assert again[0].text == replies[0].text and again[0].cached
-
-
-def test_a_real_server_keeps_to_a_grammar(llama: str) -> None:
-    generator = EndpointGenerator(url=llama, model="smollm2", key=SecretStr(KEY), grammar_field="llama.cpp")
-    literal, digits = generator.generate(
-        [ask("Describe the bottle.", grammar=BOTTLE), ask("A number?", grammar='root ::= "No. " [0-9] [0-9]')]
-    )
-    assert literal.text in {"Meet the bottle.", "Meet the bottle. It holds 750 ml."}
-    assert digits.text[:4] == "No. " and digits.text[4:].isdigit() and len(digits.text) == 6
-
-
-def test_a_real_server_refuses_a_wrong_key_and_a_wrong_grammar(llama: str) -> None:
-    stranger = EndpointGenerator(
-        url=llama, model="smollm2", key=SecretStr("sk-other"), grammar_field="llama.cpp"
-    )
-    friend = EndpointGenerator(url=llama, model="smollm2", key=SecretStr(KEY), grammar_field="llama.cpp")
-    refused = only(stranger)
-    broken = only(friend, ask(grammar="root ::= nope"))
-    assert isinstance(refused, Failure) and refused.kind == "unavailable" and "status 401" in refused.reason
-    assert isinstance(broken, Failure) and broken.kind == "invalid" and "status 400" in broken.reason
-    assert "sk-other" not in refused.reason and friend.spent.calls == 1

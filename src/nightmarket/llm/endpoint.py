@@ -346,7 +346,13 @@ class EndpointGenerator(Generator):
                 async with self._client() as client:
                     if batches:
                         await client.batches.list(limit=1)
-                    listed = getattr(await client.models.list(), "data", None)
+                    try:
+                        listed = getattr(await client.models.list(), "data", None)
+                    except (openai.InternalServerError, openai.APIConnectionError, httpx2.RequestError):
+                        # `transformers serve` breaks off where the hub's cache, whose models it lists, is not there.
+                        if not await self._is_well():
+                            raise
+                        return True, f"{self._whom()} is well, but does not list its models"
         except TimeoutError:
             return False, f"{self._whom()} does not answer within {within_s:g} s"
         except openai.APIStatusError as error:
@@ -360,6 +366,18 @@ class EndpointGenerator(Generator):
         if self.name in known:
             return True, f"{self._whom()} answers"
         return False, f"{self._whom()} answers, but does not list that model"
+
+    async def _is_well(self) -> bool:
+        """Whether the server's `/health`, where vLLM, llama.cpp's server and transformers serve have one, says so."""
+        import httpx2
+
+        parts = urlsplit(self._url)
+        # Another connection than the one that failed, and no key: health is nobody's secret.
+        try:
+            async with httpx2.AsyncClient(trust_env=not self._loopback) as plain:
+                return (await plain.get(f"{parts.scheme}://{parts.netloc}/health")).status_code == 200
+        except httpx2.RequestError:
+            return False
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncOpenAI]:
