@@ -409,6 +409,7 @@ def test_a_text_is_listed_with_its_evidence_its_cause_and_what_is_shown_instead(
     assert said.exit_code == 0
     assert "p1  shop_page  en  version 3  pending since 2026-03-04" in said.output
     assert "cause     facts changed: attributes.Colour" in said.output
+    assert "AI label  none: no model had part in it" in said.output
     assert "<- attributes.Colour" in said.output and "shown now" in said.output
     assert "until     the night of 2026-03-07" in said.output and "1 texts" in said.output
 

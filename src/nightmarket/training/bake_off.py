@@ -58,7 +58,7 @@ class Point:
         bits: that a byte of held-out text costs; None: an endpoint does not say.
         parameters: numbers of the network; None: an endpoint does not say.
         tuning_s: seconds of tuning; 0 without.
-        seconds, cost: of 1,000 texts; the cost in the money of `writers.toml`.
+        seconds, cost: of 1,000 texts; the cost by the prices of `writers.toml`, in `NIGHTMARKET_ENDPOINT_CURRENCY`.
         memory_mb: the most the process held until then.
     """
 
@@ -266,7 +266,7 @@ def _endpoint(candidate: Candidate, sheets: Sequence[Sheet]) -> Point:
         url=candidate.url or "", model=candidate.model or "", key=key, concurrency=settings.endpoint_concurrency,
         timeout_s=settings.endpoint_timeout_s, stall_s=settings.endpoint_stall_s, tries=settings.endpoint_tries,
         deadline_s=settings.endpoint_deadline_s, tokens_per_run=settings.endpoint_tokens_per_run,
-        prices=llm.Prices(candidate.price_in, candidate.price_out), insecure=settings.endpoint_insecure,
+        prices=llm.Prices(candidate.price_in, candidate.price_out, settings.endpoint_currency), insecure=settings.endpoint_insecure,
     ) as generator:  # fmt: skip
         shown = proof.prove(sheets, generator)
         spent = generator.spent
