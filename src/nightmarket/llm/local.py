@@ -1,7 +1,8 @@
 """Weights in GGUF form, run by llama.cpp in this process: the writer of a machine without a server.
 
-One thread is the default because two threads of llama.cpp on busy cores spin and are five to ten times slower. Not here:
-how an endpoint is asked (`endpoint`), and what is kept of replies (`replies`).
+One thread is the default because two threads of llama.cpp on busy cores spin and are five to ten times slower. Requests are
+asked one behind the other: eight at once gave other texts for 5 to 7 of 8 greedy prompts, and no more of them a second with the
+packaged weights (docs/measurements.md). Not here: how an endpoint is asked (`endpoint`), and what is kept of replies (`replies`).
 """
 
 from __future__ import annotations
