@@ -146,7 +146,7 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
     get_settings.cache_clear()
     monkeypatch.setattr(writer, "EDITS_RATE", 1e-2)
     # What llama.cpp would say of it is another test's: it serves the packaged weights alone.
-    monkeypatch.setattr(writer, "open_packaged", lambda seed: tiny_writer(told))
+    monkeypatch.setattr(writer, "open_packaged", lambda *_: tiny_writer(told))
     averages = dict.fromkeys(
         ("told", "passed", "unsupported", "misbound", "repeated", "distinct_2", "tokens_per_second"), 0.5
     )
