@@ -113,6 +113,9 @@ def test_edits_make_the_persons_text_likelier_on_products_that_nobody_learnt_fro
     sides = preferences.on("train", people), preferences.on("validation", people)
     curves = writer.prefer(opened, *sides, steps=12, seed=7, checkpoint=None)
     gained = opened.margins_of(judge) - before
+    # Nor is it likelier than the other alone: it is likelier than it was.
+    chosen = curves["prefer.text.held_out"]
+    assert min(loss for _, loss in chosen) < chosen[0][1] - 0.2
     assert len(judge) == 9 and (gained > 1).all()
     looks = curves["prefer.dpo.held_out"]
     # The reference is the network as it came, so nothing is gained before the first step.

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 TASK = llm.TASK
 DAG = "finetune_writer"
-RECIPE = "writer-2"
+RECIPE = "writer-3"
 LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
@@ -169,13 +169,8 @@ def recipe(settings: Settings) -> str:
 
     return warehouse.digest(
         RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
-        settings.writer_parts, settings.seed, network.precision(), *_unusual(settings),
+        settings.writer_parts, settings.seed, network.precision(), settings.writer_method,
     )  # fmt: skip
-
-
-def _unusual(settings: Settings) -> list[str]:
-    """What came later and is not the default: a version of before has the same digest still."""
-    return [] if settings.writer_method == "lora" else [settings.writer_method]
 
 
 def tune(

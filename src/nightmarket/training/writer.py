@@ -103,14 +103,19 @@ class Writer:
 
     def margins(self, edits: Sequence[Preference]) -> Tensor:
         """Of each edit by how many nats the chosen text is likelier than the rejected one."""
+        return self.compared(edits)[0]
+
+    def compared(self, edits: Sequence[Preference]) -> tuple[Tensor, Tensor]:
+        """Of each edit its margin, and the loss a token of the chosen text."""
         import torch
 
         both = [edit.chosen for edit in edits] + [edit.rejected for edit in edits]
         ids, mask, asked = self._batch([self._coded(pair) for pair in both])
         nats = self._nats(ids, mask, asked, "none")
         rows = asked[:, 1:].nonzero()[:, 0].to(nats.device)
-        likely = torch.zeros(len(both), device=nats.device).index_add(0, rows, -nats)
-        return likely[: len(edits)] - likely[len(edits) :]
+        cost = torch.zeros(len(both), device=nats.device).index_add(0, rows, nats)
+        chosen, rejected = cost[: len(edits)], cost[len(edits) :]
+        return rejected - chosen, chosen / asked.sum(1)[: len(edits)].to(cost)
 
     def margins_of(self, edits: Sequence[Preference]) -> NDArray[np.float64]:
         """The same without learning."""
@@ -327,10 +332,12 @@ def prefer(
     seed: int,
     checkpoint: Path | None,
 ) -> Curves:
-    """Tune on edits in place (DPO), up to the look with the lowest held-out loss.
+    """Tune on edits in place (DPO and the chosen text itself), up to the look with the lowest held-out sum of both losses.
 
     A chosen text becomes likelier against the rejected one than the writer as it comes (the reference) has them: how it
-    has them is asked once, before the first step. At most `steps` are taken, and `PASSES` over the edits.
+    has them is asked once, before the first step. By that alone both may become unlikely, and something else likely that
+    nobody wrote (docs/measurements.md: it did); so the chosen text is also learnt as it stands, as Pang et al. (2024,
+    Iterative Reasoning Preference Optimization) do. At most `steps` are taken, and `PASSES` over the edits.
     """
     import torch
     import torch.nn.functional as F
@@ -352,14 +359,18 @@ def prefer(
     def losses(part: int) -> Mapping[str, Tensor]:
         step, mine = divmod(part, parts)
         edits = drawn[step * EDITS : (step + 1) * EDITS][mine::parts]
-        return {"dpo": dpo(edits, writer.margins(edits))}
+        margins, text = writer.compared(edits)
+        return {"dpo": dpo(edits, margins), "text": text.mean()}
 
     def look() -> Mapping[str, float]:
-        return {"dpo": float(dpo(looked, torch.tensor(writer.margins_of(looked))))}
+        margins, text = (
+            torch.cat(some) for some in zip(*map(writer.compared, ([e] for e in looked)), strict=True)
+        )
+        return {"dpo": float(dpo(looked, margins)), "text": float(text.mean())}
 
     said = [[edit.chosen.text, edit.rejected.text] for edit in [*drawn, *looked]]
     return _descend(
-        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest(*said, BETA, EDITS),
+        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest("dpo and text", *said, BETA, EDITS),
         parts=parts, looks=LOOKS, patience=PATIENCE,
     )  # fmt: skip
 
