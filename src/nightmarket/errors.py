@@ -18,6 +18,7 @@ NightmarketError
 ├── CandidatesRefused     a file of candidate writers is wrong; lists every problem
 ├── ReviewRefused         a decision about copy cannot be taken; says why, and nothing was written down
 ├── ComputeFailed         partitions cannot be read, run or put together
+├── TrainingStopped       a process of a training ended before its end, or learns something else
 ├── ReplyInvalid          a model's reply does not fit its form
 └── NightFailed           a DAG run of the night did not succeed
 
@@ -150,6 +151,12 @@ class ReviewRefused(NightmarketError):
 
 class ComputeFailed(NightmarketError):
     """Partitions cannot be read, run where the settings say, or put together."""
+
+
+class TrainingStopped(NightmarketError):
+    """A process of a training ended before its end, or they do not learn the same; a checkpoint keeps what was learnt."""
+
+    retry_helps = True
 
 
 class ReplyInvalid(NightmarketError):

@@ -87,6 +87,13 @@ class Settings(BaseSettings):
         6, ge=0, description="Steps of reading the shop's texts on before that (some 8 s each)."
     )
     writer_parts: int = Field(1, ge=1, description="Micro-batches of 8 pairs whose gradients make one step.")
+    writer_method: Literal["lora", "full"] = Field(
+        "lora",
+        description="What of the writer learns: `lora` (adapters, 20 MB a version) or `full` (all its weights, 270 MB).",
+    )
+    writer_processes: int = Field(
+        1, ge=1, description="Processes that share the micro-batches of a step; at most as many as there are."
+    )
     writer_preferences: int = Field(
         32, ge=1, description="Edits of copy by people from which on the writer is tuned on them too."
     )

@@ -79,13 +79,15 @@ class Tuned:
     page: str
 
     def write(self, folder: Path, numbers: Mapping[str, np.ndarray], **more: object) -> None:
-        """Write numbers by name, as fp32, and the page with their digest and `more`."""
+        """Write numbers by name, as fp32 (those of 16 bits as they are), and the page with their digest and `more`."""
         import numpy as np
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({n: np.ascontiguousarray(a, np.float32) for n, a in numbers.items()}, folder / self.file)
-        sha256 = hashlib.sha256((folder / self.file).read_bytes()).hexdigest()
+        kept = {n: np.ascontiguousarray(a, np.float16 if a.dtype == np.float16 else np.float32) for n, a in numbers.items()}  # fmt: skip
+        save_file(kept, folder / self.file)
+        with (folder / self.file).open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         about = {"base": self.base.name, "base_sha256": self.base.sha256, "sha256": sha256, **more}
         (folder / self.page).write_text(json.dumps(about, indent=1, sort_keys=True))
 

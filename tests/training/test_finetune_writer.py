@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from datetime import date
@@ -156,6 +157,7 @@ def test_a_training_killed_behind_its_best_look_ends_as_it_would_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(stepping, "CHECKPOINT_SHARE", math.inf)
     told = [5.0, 4.0, 4.5, 4.6]
     whole = line(looks=4, patience=9, held_out=[*told, 4.7])
     curves = descend(whole, None)
@@ -234,6 +236,7 @@ def test_a_tuning_that_was_killed_in_any_stage_goes_on_to_the_same_numbers(
     from nightmarket.training import writer
 
     monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(stepping, "CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr(writer, "LOOKED_AT", 2)
     monkeypatch.setattr(writer, "EDITS_RATE", 1e-2)
     settings = get_settings().model_copy(update={"writer_steps": 4, "writer_pretrain_steps": 2})
@@ -269,8 +272,60 @@ def test_a_tuning_that_was_killed_in_any_stage_goes_on_to_the_same_numbers(
     assert [
         len(curves[f"{name}.train"]) for name in ("read_on.next_token", "finetune.text", "prefer.dpo")
     ] == [2, 4, 4]
-    ours, theirs = last.adapters(), whole.adapters()
+    ours, theirs = last.learns(), whole.learns()
     assert len(ours) == 16 and all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_all_weights_learn_where_asked_gently_and_a_tuning_that_was_killed_goes_on(
+    made: list[pairs.Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import safe_open
+
+    from nightmarket.training import writer
+
+    monkeypatch.setattr(stepping, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(stepping, "CHECKPOINT_SHARE", math.inf)
+    rates: set[float] = set()
+    learnt, looked = pairs.on("train", made)[:24], pairs.on("validation", made)[:2]
+
+    def tuned_to(kept: Path, killed_at: int = 99) -> tuple[Any, dict[str, Any]]:
+        def watched(objective: Objective, checkpoint: Path | None) -> Any:
+            def losses(part: int) -> Any:
+                if part == killed_at:
+                    raise KeyboardInterrupt
+                return objective.losses(part)
+
+            rates.update(rate for _, rate in objective.parameters.values())
+            return descend(replace(objective, losses=losses), checkpoint)
+
+        opened = tiny_writer(made, "full")
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, "descend", watched)
+            curves = writer.finetune(opened, learnt, looked, steps=4, parts=1, seed=7, checkpoint=kept)
+        return curves, opened.learns()
+
+    curves, whole = tuned_to(tmp_path / "whole.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        tuned_to(tmp_path / "halted.safetensors", killed_at=2)
+    names = {}
+    for when, act in (("halted", lambda: None), ("ended", lambda: tuned_to(tmp_path / "halted.safetensors"))):
+        again = act()
+        with safe_open(tmp_path / "halted.safetensors", "pt") as kept:
+            names[when] = {name.split(".")[0] for name in kept.keys()}  # noqa: SIM118 - it is no dictionary
+    assert again is not None and again[0] == curves
+    assert len(whole) == 2 * 9 + 2 and all(again[1][name].equal(whole[name]) for name in whole)
+    fresh = tiny_writer(made, "full").learns()
+    assert not any(fresh[name].equal(whole[name]) for name in whole)
+    assert rates == {2e-5}
+    # What is only needed to go on is gone once a stage ended: Adam's moments are twice the weights.
+    assert names == {"halted": {"network", "best", "adam"}, "ended": {"network"}}
+
+
+def test_another_method_makes_another_version(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = finetune_writer.recipe(get_settings())
+    monkeypatch.setenv("NIGHTMARKET_WRITER_METHOD", "full")
+    get_settings.cache_clear()
+    assert finetune_writer.recipe(get_settings()) != plain
 
 
 @pytest.mark.parametrize(("able", "chosen"), [
@@ -304,7 +359,7 @@ def test_a_step_in_bf16_is_near_one_in_fp32_and_what_learns_stays_fp32(
     loss = opened.loss(*batch)
     loss.backward()
     assert loss.dtype == torch.float32 and 0 < abs(float(loss.detach()) - whole) < 0.01 * whole
-    learnt = [p for p in opened.adapters().values() if p.grad is not None and p.grad.abs().sum() > 0]
+    learnt = [p for p in opened.learns().values() if p.grad is not None and p.grad.abs().sum() > 0]
     assert len(learnt) == 8 and {p.dtype for p in learnt} == {p.grad.dtype for p in learnt} == {torch.float32}
 
 
@@ -327,12 +382,74 @@ def test_adapters_of_other_weights_or_changed_ones_are_refused(home: Path, tmp_p
         tuned.located(tmp_path)
 
 
+@pytest.fixture
+def packaged(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """A GGUF of one layer in place of the packaged one, with its heads; returns its weights as a network has them."""
+    import gguf
+
+    random, path = np.random.default_rng(3), tmp_path / "packaged.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    shapes = {"attn_q": (36, 32), "attn_k": (12, 32), "attn_norm": (32,), "ffn_down": (32, 64)}
+    named = {f"blk.0.{part}": shape for part, shape in shapes.items()} | {"token_embd": (40, 32), "output_norm": (32,)}  # fmt: skip
+    for name, shape in named.items():
+        writer.add_tensor(f"{name}.weight", random.normal(size=shape).astype(np.float32))
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    weights = SimpleNamespace(name="a tiny one", sha256="5" * 64, digest="5" * 12, verify=lambda: path)
+    monkeypatch.setattr(tuned, "SMOLLM2", weights)
+    for kind in ("_TUNED", "_WHOLE"):
+        monkeypatch.setattr(tuned, kind, replace(getattr(tuned, kind), base=weights))
+    return dict(tuned.packaged_tensors())
+
+
+def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """The weights that a version serves with, as a network has them."""
+    path = tuned.located(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(tuned, "SMOLLM2", SimpleNamespace(verify=lambda: path))
+        return dict(tuned.packaged_tensors())
+
+
+def test_changes_of_all_weights_serve_as_the_same_adapters_do_and_each_reaches_its_weight(
+    packaged: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, random = "model.layers.0.self_attn.q_proj", np.random.default_rng(4)
+    low = {"A": random.normal(size=(2, 32)).astype(np.float32), "B": random.normal(size=(36, 2)).astype(np.float32)}  # fmt: skip
+    tuned.write(tmp_path / "lora", {f"{query}.lora_{m}.weight": n for m, n in low.items()}, scale=0.5)
+    changed = packaged | {f"{query}.weight": packaged[f"{query}.weight"] + 0.5 * low["B"] @ low["A"]}
+    tuned.write_whole(tmp_path / "full", changed)
+    assert [tuned.is_whole(tmp_path / name) for name in ("lora", "full")] == [False, True]
+    by_adapters, by_changes = (served(tmp_path / name, monkeypatch) for name in ("lora", "full"))
+    for name, numbers in by_changes.items():
+        assert np.abs(numbers - by_adapters[name]).max() < 0.05, name
+        assert np.abs(numbers - changed[name]).max() < 0.05, name
+    everything = {name: numbers + 1 for name, numbers in packaged.items()}
+    tuned.write_whole(tmp_path / "all", everything)
+    for name, numbers in served(tmp_path / "all", monkeypatch).items():
+        assert np.abs(numbers - everything[name]).max() < 0.05, name
+    assert tuned.digest_of(tmp_path / "all") != tuned.digest_of(tmp_path / "full")
+
+
+def test_changes_of_what_the_packaged_weights_lack_or_of_other_ones_are_refused(
+    packaged: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    tuned.write_whole(tmp_path, packaged)
+    (tmp_path / "changes.safetensors").write_bytes(b"another")
+    with pytest.raises(ModelRefused, match="have the digest"):
+        tuned.located(tmp_path)
+    for name, words in (("model.layers.0.mlp.router.weight", "no weight of"), ("model.layers.7.mlp.up_proj.weight", "has no layer")):  # fmt: skip
+        tuned._WHOLE.write(tmp_path, {name: np.ones((2, 2), np.float16)}, method="full")
+        with pytest.raises(ModelRefused, match=words):
+            tuned.located(tmp_path)
+
+
 def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned.write(tmp_path, {}, scale=1.0)
 
-    def full(adapters: Path, scale: float, target: Path) -> None:
+    def full(deltas: dict[str, np.ndarray], target: Path) -> None:
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

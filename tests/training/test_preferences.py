@@ -113,6 +113,9 @@ def test_edits_make_the_persons_text_likelier_on_products_that_nobody_learnt_fro
     sides = preferences.on("train", people), preferences.on("validation", people)
     curves = writer.prefer(opened, *sides, steps=12, seed=7, checkpoint=None)
     gained = opened.margins_of(judge) - before
+    # Nor is it likelier than the other alone: it is likelier than it was.
+    chosen = curves["prefer.text.held_out"]
+    assert min(loss for _, loss in chosen) < chosen[0][1] - 0.2
     assert len(judge) == 9 and (gained > 1).all()
     looks = curves["prefer.dpo.held_out"]
     # The reference is the network as it came, so nothing is gained before the first step.
@@ -146,7 +149,7 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
     get_settings.cache_clear()
     monkeypatch.setattr(writer, "EDITS_RATE", 1e-2)
     # What llama.cpp would say of it is another test's: it serves the packaged weights alone.
-    monkeypatch.setattr(writer, "open_packaged", lambda seed: tiny_writer(told))
+    monkeypatch.setattr(writer, "open_packaged", lambda *_: tiny_writer(told))
     averages = dict.fromkeys(
         ("told", "passed", "unsupported", "misbound", "repeated", "distinct_2", "tokens_per_second"), 0.5
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightmarket.training.pairs import Pair
-from nightmarket.training.writer import ALPHA, RANK, Writer
+from nightmarket.training.writer import ALPHA, RANK, Method, Writer, whole
 
 KINDS = (
     "kettle", "teapot", "lantern", "blanket", "cushion", "ladle", "basket", "candle", "saucer", "whisk", "apron", "tumbler",
@@ -50,8 +50,8 @@ def edits() -> list[dict[str, Any]]:
     return [edit(row) for row in catalogue().to_pylist()]
 
 
-def tiny_writer(told: Sequence[Pair]) -> Writer:
-    """Two layers over the words of the catalogue's pairs and edits, with fresh adapters: the same at each call."""
+def tiny_writer(told: Sequence[Pair], method: Method = "lora") -> Writer:
+    """Two layers over the words of the catalogue's pairs and edits, that learn by a method: the same at each call."""
     import torch
     from peft import LoraConfig, get_peft_model
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -76,6 +76,8 @@ def tiny_writer(told: Sequence[Pair]) -> Writer:
                 num_key_value_heads=2, bos_token_id=0, eos_token_id=0, pad_token_id=0, tie_word_embeddings=True,
             )
         )  # fmt: skip
+        if method == "full":
+            return whole(tokenizer, network)
         config = LoraConfig(
             r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"], task_type="CAUSAL_LM"
         )  # fmt: skip

@@ -3,7 +3,7 @@
 What is tuned is compared with the packaged writer (and the champion) on products that nobody learnt from: how much its own
 sentences tell, what of them may go out, how much held-out texts surprise it. Each step can be killed and run again: the
 same inputs give one version, ever, and a training goes on from its last checkpoint. Not here: pairs and edits (pairs,
-preferences), the network (writer), measures (proof), what serves (llm).
+preferences), the network (writer), starting processes (launch), measures (proof), what serves (llm).
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nightmarket import lake, ledger, llm, tracking, warehouse
+from nightmarket.errors import SettingMissing
 from nightmarket.ledger import Outcome
 from nightmarket.llm import tuned
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import pairs, passages, preferences, proof, stepping, verdict
+from nightmarket.training import launch, pairs, passages, peers, preferences, proof, stepping, verdict
 from nightmarket.training.pairs import Pair
 from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 TASK = llm.TASK
 DAG = "finetune_writer"
-RECIPE = "writer-2"
+RECIPE = "writer-3"
 LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
@@ -79,11 +80,22 @@ def build_examples(day: date, run_id: str) -> Outcome:
 
 
 def train(day: date, run_id: str) -> Outcome:
-    """Tune, measure and register a challenger; nothing when there is too little to learn from."""
+    """Tune, measure and register a challenger; nothing when there is too little to learn from.
+
+    Raises:
+        SettingMissing: more processes than micro-batches of a step.
+        TrainingStopped: one of several processes ended; run again, it goes on.
+    """
     settings = get_settings()
+    together = max(settings.writer_processes, peers.count())
+    if together > settings.writer_parts:
+        raise SettingMissing(
+            f"{together} processes cannot share a step of NIGHTMARKET_WRITER_PARTS={settings.writer_parts} micro-batches: set "
+            f"it to {together} or a multiple, or NIGHTMARKET_WRITER_PROCESSES to {settings.writer_parts} or less."
+        )
     manifest, products = lake.require(pairs.NAME, day), lake.require("products", day)
-    edited, edits = lake.require(preferences.NAME, day), preferences.load(day)
-    few = preferences.lacks(edits, settings.writer_preferences)
+    edited = lake.require(preferences.NAME, day)
+    edits, few = _edits(day, settings)
     learnt = [manifest] if few else [manifest, edited]
     # Edits that are too few to learn from make no other version.
     digest = warehouse.digest(recipe(settings), *(frozen.content_hash for frozen in learnt))
@@ -94,7 +106,7 @@ def train(day: date, run_id: str) -> Outcome:
             return Outcome(rows_in=manifest.rows, note=f"too little to learn from: {missing}")
         with stepping.scratch(TASK, digest) as scratch:
             table = lake.read("products", day)
-            made = tune(table, frozen, [] if few else edits, settings=settings, folder=scratch)
+            made = tune(table, frozen, edits, day=day, settings=settings, folder=scratch)
             found = tracking.register(
                 TASK,
                 _training(made, frozen, few, [products, *learnt], digest, day, run_id, scratch, settings),
@@ -112,13 +124,52 @@ def promote(day: date, run_id: str) -> Outcome:
     return verdict.decide(TASK, nobody="the packaged writer serves")
 
 
+def everywhere(day: str) -> None:
+    """`train` of a day in the first of the processes that a launcher started on one or more machines; the others help.
+
+    Before it `build_examples` has frozen the day's examples; after it `promote` decides.
+    """
+    if peers.rank():
+        assist(day)
+        return
+    with ledger.task(DAG, "train", f"launched {day}", date.fromisoformat(day)) as record:
+        record(train(date.fromisoformat(day), f"launched {day}"))
+    peers.told_by_first(lambda: None)
+
+
+def assist(day: str) -> None:
+    """Learn what the first process of a training learns, with it, as often as it says where its checkpoints are."""
+    from nightmarket.training import writer as network
+
+    settings, read = get_settings(), date.fromisoformat(day)
+    while folder := peers.told_by_first(lambda: ""):
+        opened = network.open_packaged(settings.seed, settings.writer_method)
+        edits, _ = _edits(read, settings)
+        learn(
+            opened,
+            lake.read("products", read),
+            pairs.load(read),
+            edits,
+            settings=settings,
+            folder=Path(folder),
+        )
+        del opened
+
+
+def _edits(day: date, settings: Settings) -> tuple[list[Preference], str]:
+    """The frozen edits of a day to learn from, none where they are too few, and then what they lack."""
+    edits = preferences.load(day)
+    few = preferences.lacks(edits, settings.writer_preferences)
+    return [] if few else edits, few
+
+
 def recipe(settings: Settings) -> str:
     """A digest of everything beside pairs and edits that decides what is trained, on this machine."""
     from nightmarket.training import writer as network
 
     return warehouse.digest(
         RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
-        settings.writer_parts, settings.seed, network.precision(),
+        settings.writer_parts, settings.seed, network.precision(), settings.writer_method,
     )  # fmt: skip
 
 
@@ -127,10 +178,11 @@ def tune(
     frozen: Sequence[Pair],
     edits: Sequence[Preference],
     *,
+    day: date,
     settings: Settings,
     folder: Path,
 ) -> Tuned:
-    """Learn, measure, and write the adapters to `folder`/model.
+    """Learn, measure, and write what was learnt to `folder`/model.
 
     The same arguments give the same numbers on the same machine and number of threads, also when it was killed and goes on
     from the checkpoints in `folder`.
@@ -138,16 +190,21 @@ def tune(
     Args:
         products: rows of the mart `products`.
         edits: what people would rather say; none: it learns without.
+        day: of which the lake has all this: what other processes of the training read.
     """
     from nightmarket.training import writer as network
 
     log.info("opening %s", llm.SMOLLM2.name)
-    opened = network.open_packaged(settings.seed)
+    opened = network.open_packaged(settings.seed, settings.writer_method)
     test = pairs.on("test", frozen)[: network.HELD_OUT]
     log.info("what it says of %d held-out pairs before the first step", len(test))
-    losses = {"base": opened.base_losses_of(test)}
+    # Nothing is learnt yet, also where a checkpoint waits: this is what the packaged weights say.
+    losses = {"base": opened.losses_of(test)}
     began = time.perf_counter()
-    curves, gained = learn(opened, products, frozen, edits, settings=settings, folder=folder)
+    helpers = f"{assist.__module__}:{assist.__name__}"
+    with launch.helped(settings.writer_processes, helpers, [day.isoformat()], folder=folder):
+        peers.told_by_first(lambda: str(folder))
+        curves, gained = learn(opened, products, frozen, edits, settings=settings, folder=folder)
     seconds = time.perf_counter() - began
     losses["tuned"] = opened.losses_of(test)
     shutil.rmtree(folder / "model", ignore_errors=True)
@@ -170,8 +227,7 @@ def learn(
 ) -> tuple[Curves, Mapping[str, float]]:  # fmt: skip
     """Read the shop's texts on, tune on pairs, then on edits where there are any: in place.
 
-    Returns the curves, and what the last did to held-out edits: `accuracy_before` and `accuracy_after` (share of them whose
-    chosen text is likelier than the rejected one), `gain` (by how many nats a text more than before), and their counts.
+    Returns the curves, and what the last did to held-out edits, as `learn_edits` does.
     """
     from nightmarket.training import writer as network
 
@@ -190,10 +246,24 @@ def learn(
     )  # fmt: skip
     if not edits:
         return curves, {}
+    preferred, gained = learn_edits(opened, edits, settings=settings, folder=folder)
+    return curves | preferred, gained
+
+
+def learn_edits(
+    opened: Writer, edits: Sequence[Preference], *, settings: Settings, folder: Path
+) -> tuple[Curves, Mapping[str, float]]:
+    """Tune on edits, in place.
+
+    Returns the curves, and what it did to held-out edits: `accuracy_before` and `accuracy_after` (share of them whose
+    chosen text is likelier than the rejected one), `gain` (by how many nats a text more than before), and their counts.
+    """
+    from nightmarket.training import writer as network
+
     sides = {side: preferences.on(side, edits) for side in pairs.SIDES}
     judge = sides["test"][: network.HELD_OUT]
     before = opened.margins_of(judge)
-    curves = curves | network.prefer(
+    curves = network.prefer(
         opened, sides["train"], sides["validation"], steps=settings.writer_steps, seed=settings.seed,
         checkpoint=folder / "prefer.safetensors",
     )  # fmt: skip
@@ -234,9 +304,10 @@ def _training(
 
     report = dict(made.report)
     params = {
-        "base_model": llm.SMOLLM2.name, "recipe": RECIPE, "method": "lora", "seed": settings.seed,
+        "base_model": llm.SMOLLM2.name, "recipe": RECIPE, "method": settings.writer_method, "seed": settings.seed,
         "steps": settings.writer_steps, "pretrain_steps": settings.writer_pretrain_steps, "parts": settings.writer_parts,
         "prompt_version": PROMPT_VERSION, "precision": network.precision(),
+        "processes": max(settings.writer_processes, peers.count()),
         "best_step": stepping.best_step(made.curves, "finetune"),
     }  # fmt: skip
     if made.edits:
@@ -301,9 +372,12 @@ def _card(
         f"| {name} | {points[0][1]:.3f} | {points[-1][1]:.3f} | {points[-1][0]} |"
         for name, points in sorted(made.curves.items())
     )
+    learnt, file = {
+        "lora": ("with low-rank adapters (LoRA)", "adapters"), "full": ("with all its weights", "changes"),
+    }[settings.writer_method]  # fmt: skip
     return f"""# Writer `nightmarket.{TASK}`, day {day}
 
-The packaged {llm.SMOLLM2.name} with low-rank adapters (LoRA) tuned on the shop: {settings.writer_pretrain_steps} steps on its
+The packaged {llm.SMOLLM2.name} {learnt} tuned on the shop: {settings.writer_pretrain_steps} steps on its
 texts, up to {settings.writer_steps} on pairs of facts and text, seed {settings.seed}. {made.speed["tuning_seconds"]:.0f} s, at most
 {made.speed["memory_mb"]:.0f} MB.
 
@@ -345,7 +419,7 @@ English. It has learnt how the house speaks more than how to sell. It still inve
 
 ## Files
 
-`adapters.safetensors` and `writer.json` (which packaged weights they belong to, and digests).
+`{file}.safetensors` and `writer.json` (which packaged weights they belong to, and digests).
 """
 
 

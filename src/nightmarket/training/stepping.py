@@ -1,7 +1,8 @@
 """Steps of a training that can be killed: an optimiser, curves, and a checkpoint it goes on from to the same numbers.
 
-Here: AdamW with warm-up and a falling rate, the seed of each step, losses of steps and of held-out texts, the state that
-was best on these, what is told meanwhile. Not here: what is learnt (pretrain, contrast, writer).
+Here: AdamW with warm-up and a falling rate, the seed of each micro-batch, losses of steps and of held-out texts, the state
+that was best on these, what is told meanwhile. Where several processes stand together, the micro-batches of a step are
+shared out among them. Not here: what is learnt (pretrain, contrast, writer), and other processes (peers, launch).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nightmarket.errors import TrainingStopped
 from nightmarket.settings import get_settings
+from nightmarket.training import peers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +30,13 @@ log = logging.getLogger(__name__)
 Curves = dict[str, list[tuple[int, float]]]
 """By name, what a loss was after so many steps."""
 
-# A kill loses so many steps at most, some 10 s of work.
 CHECKPOINT_STEPS = 10
+"""Steps between two checkpoints at least: what a kill loses."""
+CHECKPOINT_SHARE = 0.05
+"""Share of the time that writing checkpoints may take; where one takes longer, there are fewer.
+
+Weights, two moments of Adam and the best state so far are 80 MB of adapters and 2.2 GB of all weights of the writer.
+"""
 HELD_OUT_LOOKS = 2
 """How often the held-out losses are looked at, beside the look before the first step."""
 PROGRESS_S = 10.0
@@ -42,11 +50,12 @@ class Objective:
     Attributes:
         name: of the curves: `<name>.<loss>.train` and `<name>.<loss>.held_out`.
         digest: what decides the numbers beside the network at the start; a checkpoint of another one is not used.
-        losses: of the batch of a step, by name; their sum is descended.
+        losses: of a micro-batch, by name; their sum is descended.
         held_out: the same losses on what is never trained on.
         parameters: what learns, by name, and its learning rate.
         learning: told whether dropout is wanted.
-        parts: micro-batches whose gradients make a step; `losses` is called with `step * parts + part`.
+        parts: micro-batches whose gradients make a step; `losses` is called with `step * parts + part`. Of several processes
+            each makes its share of them, so that their number does not change what is learnt.
         looks: how often the held-out losses are looked at, beside the look before the first step.
         patience: steps end after so many looks in a row without a better sum of held-out losses, and what learns is then
             as it was at the best look, the one before the first step included; None: never, and it stays as it is.
@@ -83,10 +92,16 @@ def scratch(task: str, digest: str) -> Iterator[Path]:
 def descend(objective: Objective, checkpoint: Path | None) -> Curves:
     """Take the objective's steps; returns its curves.
 
-    The same objective and start give the same numbers on the same machine and number of threads, killed or not.
+    The same objective and start give the same numbers on the same machine and number of threads, killed or not. Several
+    processes (`peers`) give those of one but for the order in which gradients are added up; the first of them looks at
+    what is held out, writes checkpoints and tells.
 
     Args:
-        checkpoint: the file that keeps the state; None: nothing is kept.
+        checkpoint: the file that keeps the state, which all processes see; None: nothing is kept. While steps are taken it
+            holds what learns, Adam's moments and the best state; at the end what learns alone.
+
+    Raises:
+        TrainingStopped: the processes do not learn the same.
     """
     import torch
 
@@ -95,51 +110,74 @@ def descend(objective: Objective, checkpoint: Path | None) -> Curves:
         [{"params": [p], "base": rate} for p, rate in objective.parameters.values()], lr=1e-4,
         betas=(0.9, 0.98), weight_decay=0.01,
     )  # fmt: skip
+    cards = sorted({p.device.index for p in parameters.values() if p.device.type == "cuda"})
     done, curves, best = _load(objective, checkpoint, parameters, optimiser)
+    _agree(objective, done)
+    first = peers.rank() == 0
     every = max(objective.steps // objective.looks, 1)
     if done == 0:
         began = time.perf_counter()
         _look(objective, curves, 0, parameters, best)
-        log.info("%s", _progress(objective, curves, 0, time.perf_counter() - began, 0))
-    began = told_at = time.perf_counter()
-    for step in range(done, objective.steps):
-        if _is_spent(objective, curves):
-            break
+        if first:
+            log.info("%s", _progress(objective, curves, 0, time.perf_counter() - began, 0))
+    began = told_at = saved_at = time.perf_counter()
+    step, saving = done, 0.0
+    while step < objective.steps and not _is_spent(objective, curves):
         objective.learning(True)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * _rate(step, objective.steps)
-        with torch.random.fork_rng(devices=[]):
-            # Seeded anew each step: a resumed training draws what an uninterrupted one would have drawn.
-            torch.manual_seed(objective.seed * 100_003 + step)
-            optimiser.zero_grad(set_to_none=True)
-            losses: dict[str, Tensor] = {}
-            for part in range(objective.parts):
-                some = objective.losses(step * objective.parts + part)
+        optimiser.zero_grad(set_to_none=True)
+        losses: dict[str, float] = {}
+        for part in range(step * objective.parts + peers.rank(), (step + 1) * objective.parts, peers.count()):
+            with torch.random.fork_rng(devices=cards):
+                # Seeded anew each time: a resumed training draws what an uninterrupted one would have drawn.
+                torch.manual_seed(objective.seed * 100_003 + part)
+                some = objective.losses(part)
                 (torch.stack(list(some.values())).sum() / objective.parts).backward()
-                for name, loss in some.items():
-                    losses[name] = losses.get(name, 0) + loss.detach() / objective.parts
+            for name, loss in some.items():
+                losses[name] = losses.get(name, 0.0) + float(loss.detach()) / objective.parts
+        peers.add_gradients(parameters.values())
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimiser.step()
-        for name, loss in losses.items():
-            curves.setdefault(f"{objective.name}.{name}.train", []).append((step + 1, float(loss)))
-        last = step + 1 == objective.steps
-        looks = (step + 1) % every == 0 or last
+        for name, number in peers.added(losses).items():
+            curves.setdefault(f"{objective.name}.{name}.train", []).append((step + 1, number))
+        step += 1
+        last = step == objective.steps
+        looks = step % every == 0 or last
         if looks:
-            _look(objective, curves, step + 1, parameters, best)
+            _look(objective, curves, step, parameters, best)
             last = last or _is_spent(objective, curves)
+        if not first:
+            continue
         now = time.perf_counter()
         if looks or now - told_at >= PROGRESS_S:
             told_at = now
-            log.info(
-                "%s", _progress(objective, curves, step + 1, now - began, 0 if last else step + 1 - done)
-            )
-        if checkpoint is not None and ((step + 1) % CHECKPOINT_STEPS == 0 or last):
-            _save(objective, checkpoint, parameters, optimiser, step + 1, curves, best)
+            log.info("%s", _progress(objective, curves, step, now - began, 0 if last else step - done))
+        if checkpoint is None or last or step % CHECKPOINT_STEPS:
+            continue
+        if now - saved_at >= saving / CHECKPOINT_SHARE:
+            _save(objective, checkpoint, parameters, step, curves, best, optimiser)
+            saved_at = time.perf_counter()
+            saving = saved_at - now
     objective.learning(False)
     if best:
         _restore(parameters, best)
-        log.info("%s: the state after step %d is kept", objective.name, best_step(curves, objective.name))
+        if first:
+            log.info("%s: the state after step %d is kept", objective.name, best_step(curves, objective.name))
+    if checkpoint is not None and first and step > done:
+        _save(objective, checkpoint, parameters, step, curves)
     return curves
+
+
+def _agree(objective: Objective, done: int) -> None:
+    """Raises TrainingStopped: processes learn different things, or begin at different steps."""
+    told = peers.gathered((objective.name, objective.digest, done))
+    if len(set(told)) > 1:
+        said = "; ".join(f"process {n}: {name} {digest[:12]} after step {step}" for n, (name, digest, step) in enumerate(told))  # fmt: skip
+        raise TrainingStopped(
+            f"The processes of the training do not learn the same ({said}). They must have the same settings and packages, "
+            f"and see the same home ({get_settings().home.expanduser().resolve()}): on several machines on a common disk."
+        )
 
 
 def best_step(curves: Curves, name: str) -> int:
@@ -178,7 +216,8 @@ def _look(
 
     objective.learning(False)
     with torch.no_grad():
-        for name, loss in objective.held_out().items():
+        # One looks for all: what ends the steps is the same number everywhere.
+        for name, loss in peers.told_by_first(objective.held_out).items():
             curves.setdefault(f"{objective.name}.{name}.held_out", []).append((step, loss))
     if objective.patience is not None and best_step(curves, objective.name) == step:
         best.update({name: parameter.detach().clone() for name, parameter in parameters.items()})
@@ -220,17 +259,18 @@ def _save(
     objective: Objective,
     file: Path,
     parameters: Mapping[str, Any],
-    optimiser: Any,
     steps: int,
     curves: Curves,
-    best: Mapping[str, Tensor],
+    best: Mapping[str, Tensor] | None = None,
+    optimiser: Any = None,
 ) -> None:
+    """Keep what learns; with what it needs to go on, where that is given."""
     from safetensors.torch import save_file
 
     state = {f"network.{name}": p.detach().contiguous() for name, p in parameters.items()}
-    state |= {f"best.{name}": numbers.contiguous() for name, numbers in best.items()}
+    state |= {f"best.{name}": numbers.contiguous() for name, numbers in (best or {}).items()}
     for name, parameter in parameters.items():
-        for key, value in optimiser.state.get(parameter, {}).items():
+        for key, value in (optimiser.state.get(parameter, {}) if optimiser else {}).items():
             state[f"adam.{key}.{name}"] = value.contiguous()
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".new")
@@ -253,18 +293,18 @@ def _load(
             return 0, {}, {}
         state = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - it is no dictionary
     _restore(parameters, {name: state[f"network.{name}"] for name in parameters})
-    for name, parameter in parameters.items():
-        found = {
-            key: state[f"adam.{key}.{name}"]
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"adam.{key}.{name}" in state
-        }
-        if found:
-            optimiser.state[parameter] = found
+    moments = {
+        place: {key: state[f"adam.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for place, name in enumerate(parameters)
+        if f"adam.step.{name}" in state
+    }
+    # The optimiser takes them to where its parameters are: a file has them on the processor.
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": moments})
     curves = {
         name: [(int(s), float(v)) for s, v in points] for name, points in json.loads(about["curves"]).items()
     }
-    log.info("%s: goes on after step %s of %d", objective.name, about["steps"], objective.steps)
+    if peers.rank() == 0:
+        log.info("%s: goes on after step %s of %d", objective.name, about["steps"], objective.steps)
     best = {name: state[f"best.{name}"] for name in parameters if f"best.{name}" in state}
     return int(about["steps"]), curves, best
 

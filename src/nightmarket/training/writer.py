@@ -1,6 +1,7 @@
-"""The packaged writer opened for tuning: frozen weights with low-rank adapters beside every linear layer.
+"""The packaged writer opened for tuning: frozen weights with low-rank adapters beside every linear layer, or all weights.
 
-LoRA (Hu et al. 2021) through peft: 4.9 of 134.5 million numbers learn, and a tuned version is those numbers (20 MB). First
+LoRA (Hu et al. 2021) through peft: 4.9 of 134.5 million numbers learn, and a tuned version is those numbers (20 MB). Where
+all weights learn, a version is what they were changed by (270 MB), and Adam's moments are 1.1 GB. First
 the shop's texts are read on (next token, packed blocks), then pairs of facts and text (loss on the text alone; the head of
 49,152 words is only asked where a word of the text is due), then what people would rather say (DPO). Not here: pairs, edits
 and texts (pairs, preferences, passages), steps and checkpoints (stepping), what serves (llm.tuned).
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from nightmarket import warehouse
 from nightmarket.llm import network, tuned
 from nightmarket.llm.local import SMOLLM2
 from nightmarket.settings import get_settings
+from nightmarket.training import peers
 from nightmarket.training.pairs import Pair
 from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves, Objective, descend
@@ -37,6 +40,9 @@ log = logging.getLogger(__name__)
 RANK = 16
 ALPHA = 32
 RATE = 4e-4
+"""Of adapters, of pairs and of texts."""
+WHOLE_SHARE = 0.05
+"""What all weights learn with, as a share of what adapters do: they have no small factors in between."""
 BATCH = 8
 """Pairs a micro-batch; of neighbours in length, so that little is padding."""
 BLOCK = 128
@@ -67,15 +73,24 @@ SHAPE: Mapping[str, Any] = {
 """What the metadata of the pinned file says of its network."""
 
 
+Method = Literal["lora", "full"]
+
+
 @dataclass(frozen=True)
 class Writer:
-    """A tokenizer, and a network with adapters that learn."""
+    """A tokenizer, and a network of which adapters learn, or all."""
 
     tokenizer: Any
     network: Any
+    method: Method = "lora"
 
-    def adapters(self) -> dict[str, Any]:
-        """What learns, by the name it is saved under."""
+    @property
+    def causal(self) -> Any:
+        """The language model itself, adapters in it."""
+        return self.network.get_base_model() if self.method == "lora" else self.network
+
+    def learns(self) -> dict[str, Any]:
+        """What learns, by its name in the network."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     def learning(self, yes: bool) -> None:
@@ -88,14 +103,19 @@ class Writer:
 
     def margins(self, edits: Sequence[Preference]) -> Tensor:
         """Of each edit by how many nats the chosen text is likelier than the rejected one."""
+        return self.compared(edits)[0]
+
+    def compared(self, edits: Sequence[Preference]) -> tuple[Tensor, Tensor]:
+        """Of each edit its margin, and the loss a token of the chosen text."""
         import torch
 
         both = [edit.chosen for edit in edits] + [edit.rejected for edit in edits]
         ids, mask, asked = self._batch([self._coded(pair) for pair in both])
         nats = self._nats(ids, mask, asked, "none")
         rows = asked[:, 1:].nonzero()[:, 0].to(nats.device)
-        likely = torch.zeros(len(both), device=nats.device).index_add(0, rows, -nats)
-        return likely[: len(edits)] - likely[len(edits) :]
+        cost = torch.zeros(len(both), device=nats.device).index_add(0, rows, nats)
+        chosen, rejected = cost[: len(edits)], cost[len(edits) :]
+        return rejected - chosen, chosen / asked.sum(1)[: len(edits)].to(cost)
 
     def margins_of(self, edits: Sequence[Preference]) -> NDArray[np.float64]:
         """The same without learning."""
@@ -123,18 +143,16 @@ class Writer:
         size = np.array([len(pair.text.encode()) for pair in pairs])
         return self.losses_of(pairs) * tokens / (size * np.log(2))
 
-    def base_losses_of(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """The same of the weights as they came, without the adapters."""
-        with self.network.disable_adapter():
-            return self.losses_of(pairs)
-
     def save(self, folder: Path) -> None:
-        """Write the adapters alone, as `llm.tuned` reads them."""
-        adapters = {
+        """Write what was learnt alone, as `llm.tuned` reads it."""
+        learnt = {
             name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().cpu().numpy()
-            for name, p in self.adapters().items()
+            for name, p in self.learns().items()
         }
-        tuned.write(folder, adapters, scale=ALPHA / RANK)
+        if self.method == "full":
+            tuned.write_whole(folder, learnt)
+        else:
+            tuned.write(folder, learnt, scale=ALPHA / RANK)
 
     def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
         """What each asked token costs, row by row, or their mean."""
@@ -143,9 +161,8 @@ class Writer:
 
         device = self.network.device
         ids, mask, due = ids.to(device), mask.to(device), asked[:, 1:].to(device)
-        causal = self.network.base_model.model
-        body, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
-        # Products alone: adapters, sums of a norm and the loss stay fp32, and so do gradients of what learns.
+        body, head = getattr(self.causal, self.causal.base_model_prefix), self.causal.get_output_embeddings()
+        # Products alone: what learns, sums of a norm and the loss stay fp32, and so do gradients.
         with torch.autocast(device.type, torch.bfloat16, enabled=precision(device.type) == "bf16"):
             states = body(input_ids=ids, attention_mask=mask).last_hidden_state
             guessed = head(states[:, :-1][due])
@@ -172,13 +189,19 @@ class Writer:
         return ids, mask, asked
 
 
-def open_packaged(seed: int) -> Writer:
-    """The packaged writer with fresh adapters: before the first step it writes what it wrote without them.
+def open_packaged(seed: int, method: Method = "lora") -> Writer:
+    """The packaged writer, ready to learn: before the first step it writes what it wrote as it came.
 
     Raises:
         ModelRefused: the packaged weights, or their copy in the home, do not have the digest they should have.
     """
-    return adapted(*network.opened(str(materialised()), get_settings().threads), seed)
+    opened = network.opened(str(materialised()), get_settings().threads)
+    return adapted(*opened, seed) if method == "lora" else whole(*opened)
+
+
+def whole(tokenizer: Any, network: Any) -> Writer:
+    """A causal language model of transformers all of whose weights learn, as fp32: in bf16 a small step is none."""
+    return Writer(tokenizer, network.float().requires_grad_(True), "full")
 
 
 def adapted(tokenizer: Any, network: Any, seed: int) -> Writer:
@@ -194,16 +217,17 @@ def adapted(tokenizer: Any, network: Any, seed: int) -> Writer:
         return Writer(tokenizer, get_peft_model(network, config))
 
 
-def precision(device: str = "cpu") -> Literal["bf16", "fp32"]:
+def precision(device: str = "") -> Literal["bf16", "fp32"]:
     """In what a forward pass multiplies: bf16 where the processor (or the card) does that by itself, else fp32.
 
     Where it does not, bf16 is made of fp32 and slower. What learns is fp32 in both.
 
     Args:
-        device: what torch calls it, `cpu` or `cuda`. The packaged writer is opened on the first.
+        device: what torch calls it, `cpu` or `cuda`; empty: the one that a network is opened on here.
     """
     import torch
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda":
         able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -254,13 +278,15 @@ def pretrain(
 ) -> Curves:
     """Read the shop's texts on (next token), in place; nothing where there are too few to fill a step's blocks."""
     blocks, looked = _packed(writer, learnt), _packed(writer, held_out)[: 2 * BLOCKS]
+    parts = math.gcd(BLOCKS, peers.count())
     if steps == 0 or len(blocks) < BLOCKS or len(looked) == 0:
         return {}
     import torch
 
-    def losses(step: int) -> Mapping[str, Tensor]:
+    def losses(part: int) -> Mapping[str, Tensor]:
+        step, mine = divmod(part, parts)
         drawn = np.random.default_rng([seed, 0, step]).choice(len(blocks), BLOCKS, replace=False)
-        return {"next_token": _read_on(writer, blocks[drawn])}
+        return {"next_token": _read_on(writer, blocks[drawn[mine::parts]])}
 
     def look() -> Mapping[str, float]:
         return {
@@ -270,7 +296,9 @@ def pretrain(
         }
 
     digest = warehouse.digest(learnt, held_out, BLOCK, BLOCKS)
-    return _descend("read_on", writer, losses, look, RATE, steps, seed, checkpoint, digest, looks=1)
+    return _descend(
+        "read_on", writer, losses, look, RATE, steps, seed, checkpoint, digest, parts=parts, looks=1
+    )
 
 
 def finetune(
@@ -280,8 +308,8 @@ def finetune(
     coded = sorted((writer._coded(pair) for pair in learnt), key=lambda c: len(c[0]))
     looked = held_out[:LOOKED_AT]
 
-    def losses(step: int) -> Mapping[str, Tensor]:
-        at = int(np.random.default_rng([seed, 1, step]).integers(max(len(coded) - BATCH, 0) + 1))
+    def losses(part: int) -> Mapping[str, Tensor]:
+        at = int(np.random.default_rng([seed, 1, part]).integers(max(len(coded) - BATCH, 0) + 1))
         return {"text": writer.loss(*writer._batch(coded[at : at + BATCH]))}
 
     def look() -> Mapping[str, float]:
@@ -304,10 +332,12 @@ def prefer(
     seed: int,
     checkpoint: Path | None,
 ) -> Curves:
-    """Tune on edits in place (DPO), up to the look with the lowest held-out loss.
+    """Tune on edits in place (DPO and the chosen text itself), up to the look with the lowest held-out sum of both losses.
 
     A chosen text becomes likelier against the rejected one than the writer as it comes (the reference) has them: how it
-    has them is asked once, before the first step. At most `steps` are taken, and `PASSES` over the edits.
+    has them is asked once, before the first step. By that alone both may become unlikely, and something else likely that
+    nobody wrote (docs/measurements.md: it did); so the chosen text is also learnt as it stands, as Pang et al. (2024,
+    Iterative Reasoning Preference Optimization) do. At most `steps` are taken, and `PASSES` over the edits.
     """
     import torch
     import torch.nn.functional as F
@@ -315,6 +345,7 @@ def prefer(
     random = np.random.default_rng([seed, 2])
     order = np.concatenate([random.permutation(len(learnt)) for _ in range(PASSES)])
     steps = min(steps, max(len(order) // EDITS, 1))
+    parts = math.gcd(EDITS, peers.count(), len(order))
     drawn, looked = [learnt[n] for n in order[: steps * EDITS]], held_out[:LOOKED_AT]
     # An edit that is drawn twice is asked about once.
     unlike = list(dict.fromkeys([*drawn, *looked]))
@@ -325,17 +356,22 @@ def prefer(
         gained = margins - torch.tensor([reference[edit] for edit in edits]).to(margins)
         return -F.logsigmoid(BETA * gained).mean()
 
-    def losses(step: int) -> Mapping[str, Tensor]:
-        edits = drawn[step * EDITS : (step + 1) * EDITS]
-        return {"dpo": dpo(edits, writer.margins(edits))}
+    def losses(part: int) -> Mapping[str, Tensor]:
+        step, mine = divmod(part, parts)
+        edits = drawn[step * EDITS : (step + 1) * EDITS][mine::parts]
+        margins, text = writer.compared(edits)
+        return {"dpo": dpo(edits, margins), "text": text.mean()}
 
     def look() -> Mapping[str, float]:
-        return {"dpo": float(dpo(looked, torch.tensor(writer.margins_of(looked))))}
+        margins, text = (
+            torch.cat(some) for some in zip(*map(writer.compared, ([e] for e in looked)), strict=True)
+        )
+        return {"dpo": float(dpo(looked, margins)), "text": float(text.mean())}
 
     said = [[edit.chosen.text, edit.rejected.text] for edit in [*drawn, *looked]]
     return _descend(
-        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest(*said, BETA, EDITS),
-        looks=LOOKS, patience=PATIENCE,
+        "prefer", writer, losses, look, EDITS_RATE, steps, seed, checkpoint, warehouse.digest("dpo and text", *said, BETA, EDITS),
+        parts=parts, looks=LOOKS, patience=PATIENCE,
     )  # fmt: skip
 
 
@@ -343,10 +379,12 @@ def _descend(
     name: str, writer: Writer, losses: Any, look: Any, rate: float, steps: int, seed: int, checkpoint: Path | None,
     digest: str, **more: Any,
 ) -> Curves:  # fmt: skip
-    rates = {n: (p, rate) for n, p in writer.adapters().items()}
+    rate *= WHOLE_SHARE if writer.method == "full" else 1
+    rates = {n: (p, rate) for n, p in writer.learns().items()}
     told = warehouse.digest(
-        "writer-2", digest, steps, seed, rate, RANK, ALPHA, LONGEST, precision(writer.network.device.type)
-    )
+        "writer-3", digest, steps, seed, rate, writer.method, RANK, ALPHA, LONGEST,
+        precision(writer.network.device.type),
+    )  # fmt: skip
     return descend(
         Objective(name, told, steps, losses, look, rates, writer.learning, seed, **more), checkpoint
     )
