@@ -139,7 +139,7 @@ class Heard:
     def __init__(self, inner: Any, *, free: bool, known: dict[Any, Any]) -> None:
         self.name, self.version, self.languages = inner.name, inner.version, inner.languages
         self.spent, self.free, self._inner, self._known = inner.spent, free, inner, known
-        self.keeps_grammars = inner.keeps_grammars
+        self.keeps_grammars, self.writes = inner.keeps_grammars, inner.writes
         self.seconds = 0.0
         self.tokens = 0
 

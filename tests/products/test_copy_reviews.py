@@ -33,6 +33,7 @@ class Mute:
     """A writer that writes no language: every text is the template's."""
 
     name, version, languages, free, keeps_grammars = "mute", "v1", frozenset[str](), False, True
+    writes = frozenset[str]()
 
     def close(self) -> None: ...
     def __enter__(self) -> Mute:

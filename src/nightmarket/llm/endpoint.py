@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from nightmarket import grammar
 from nightmarket.errors import NightmarketError, SettingMissing
-from nightmarket.llm.asked import CODE, Failure, Generator, Reply, Request, Spent, digest, flaw
+from nightmarket.llm.asked import CODE, TEXTS, Failure, Generator, Reply, Request, Spent, digest, flaw
 from nightmarket.llm.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class EndpointGenerator(Generator):
     """
 
     free = True
+    writes = frozenset(TEXTS)
 
     def __init__(
         self,

@@ -45,7 +45,9 @@ BLOCKS = 4
 LONGEST = 320
 """Tokens of a pair that are read: longer ones lose the end of their text."""
 HELD_OUT = 48
-"""Pairs of the test side that judge."""
+"""Descriptions of the test side that judge."""
+HELD_OUT_BESIDE = 8
+"""Pairs of each other text on the test side whose loss is told."""
 LOOKED_AT = 16
 """Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2
@@ -128,13 +130,13 @@ class Writer:
         with self.network.disable_adapter():
             return self.losses_of(pairs)
 
-    def save(self, folder: Path) -> None:
-        """Write the adapters alone, as `llm.tuned` reads them."""
+    def save(self, folder: Path, writes: Sequence[str] = ("description",)) -> None:
+        """Write the adapters alone, as `llm.tuned` reads them, and which of `llm.TEXTS` they learnt."""
         adapters = {
             name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().cpu().numpy()
             for name, p in self.adapters().items()
         }
-        tuned.write(folder, adapters, scale=ALPHA / RANK)
+        tuned.write(folder, adapters, scale=ALPHA / RANK, writes=writes)
 
     def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
         """What each asked token costs, row by row, or their mean."""
