@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from nightmarket import guard, llm
-from nightmarket.guard.claims import truth
 from nightmarket.products.product_copy import fields, policies, writing
 from nightmarket.products.product_copy.sheet import Sheet
 from nightmarket.products.product_copy.text import joined
@@ -71,8 +70,9 @@ def _title(sheet: Sheet, random: np.random.Generator, pack: guard.Pack) -> str:
     """The name behind its brand, then other pieces of the shop's own title and up to two values, in an order that is drawn."""
     name, brand = sheet.name, sheet.brand or ""
     head = f"{brand} {name}" if brand and brand.lower() not in name.lower() else name
+    # In a title nothing stands beside a value: "red" says what it is, "24 hours" does not.
     facts = [
-        f.value for f in writing.worth_telling(sheet.facts) if len(f.value) <= 24 and truth(f.value) is None
+        f.value for f in writing.worth_telling(sheet.facts) if f.kind and f.kind.plain and len(f.value) <= 24
     ]
     details = list(sheet.details)
     drawn = [facts[n] for n in random.permutation(len(facts))[:2]] if random.random() < 0.7 else []
