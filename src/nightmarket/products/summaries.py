@@ -97,9 +97,14 @@ def messages(facts: Facts) -> tuple[llm.Message, ...]:
     return render(TEMPLATE, facts_shown(facts), "en")
 
 
+def request(facts: Facts) -> llm.Request:
+    """What a writer is asked about a customer."""
+    return llm.Request(messages(facts), max_tokens=MOST_TOKENS)
+
+
 def write(wanted: Sequence[tuple[Facts, str]], writer: llm.Generator) -> list[Summary]:
     """A summary of each of these facts by the writer, or the text beside them where what it said fails, in order."""
-    replies = writer.attempt([llm.Request(messages(facts), max_tokens=MOST_TOKENS) for facts, _ in wanted])
+    replies = writer.attempt([request(facts) for facts, _ in wanted])
     made = []
     for (facts, template), reply in zip(wanted, replies, strict=True):
         if isinstance(reply, llm.Failure):
