@@ -114,8 +114,8 @@ def write(wanted: Sequence[tuple[Facts, str]], writer: llm.Generator) -> list[Su
         found = ["cut off"] if reply.finish_reason == "length" else faults(text, facts)
         if found:
             log.info("a summary was not kept: %s", found[0])
-        spent = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
-        made.append(Summary(template, None, **spent) if found else Summary(text, writer.name, **spent))
+        told, by = (template, None) if found else (text, writer.name)
+        made.append(Summary(told, by, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out))
     return made
 
 
