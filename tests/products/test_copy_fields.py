@@ -139,9 +139,11 @@ def test_a_meta_description_keeps_the_limit_of_its_pack_in_whole_sentences(home:
     ("aquaron steel water bottle, 750 ml", "a title without `Aquaron Steel Water Bottle`"),
     ("Aquaron Steel Water Bottle", "a title without `750`"),
     ("Aquaron Steel Water Bottle, 750 ml, 900 ml", "number: 900"),
-    ("Aquaron Steel Water Bottle, 750 ml, Thermos", "word: Thermos"),
-    ("The best Aquaron Steel Water Bottle, 750 ml", "superlative: best"),
+    ("Aquaron Steel Water Bottle, 750 ml, Thermos", "a sentence and no title: Thermos"),
+    ("The best Aquaron Steel Water Bottle, 750 ml", "a sentence and no title: The"),
     (f"{TITLE}\nIt is made of steel.", "more than a title"),
+    ("Meet the Aquaron Steel Water Bottle, 750 ml", "a sentence and no title: Meet"),
+    ("Aquaron Steel Water Bottle. Details: 750 ml", "a sentence and no title: Details"),
     ("", ""),
 ])  # fmt: skip
 def test_a_title_that_loses_or_invents_anything_gives_way_to_the_catalogues(

@@ -185,10 +185,10 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
         "meta_description",
         "title",
     ]
-    assert (found.metrics["bullets.passed"], found.metrics["pairs.title.train"]) == (0.4, 21)
+    assert (found.metrics["bullets.passed"], found.metrics["pairs.title.train"]) == (0.4, 15)
     assert 0 < found.metrics["title.tuned"] != found.metrics["title.base"]
     card = str(client.get_model_version("nightmarket.writer", "1").description)
-    assert "| bullets | 21 | 2 | 1 |" in card and "| 0.400 |" in card
+    assert "| bullets | 15 | 2 | 1 |" in card and "| 0.400 |" in card
     assert "on 74 edits of people" in card and "Of 9 held-out edits" in card
     # What is frozen decides: an edit that came later is of the next freeze.
     ledger.copy_reviews([edit(KETTLE, version=2, text="The Alder garden kettle is made of steel.")])

@@ -46,11 +46,13 @@ def made(known: Sequence[Facts], products: pa.Table, day: date, *, seed: int) ->
             if own.last_on
             else own
         )
-        text = told(moved, random)
-        if text not in seen and not summaries.faults(text, moved):
-            seen.add(text)
-            turns = tuple((message.role, message.content) for message in summaries.messages(moved))
-            yield Pair(what, pairs.side_of_group(group_of(own)), turns, text, summaries.SUMMARY)
+        side = pairs.side_of_group(group_of(own))
+        turns = tuple((message.role, message.content) for message in summaries.messages(moved))
+        for _ in range(pairs.TEXTS_A_PRODUCT if side == "train" else 1):
+            text = told(moved, random)
+            if text not in seen and not summaries.faults(text, moved):
+                seen.add(text)
+                yield Pair(what, side, turns, text, summaries.SUMMARY)
 
 
 def drawn(products: pa.Table, day: date, *, seed: int) -> list[Facts]:

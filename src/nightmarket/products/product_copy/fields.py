@@ -28,6 +28,8 @@ _TEMPLATES = {DESCRIPTION: "product_copy"} | {field: f"product_{field}" for fiel
 _SLACK = 12
 _NUMBER = re.compile(r"\d+(?:[.,/]\d+)*")
 _MARK = re.compile(r"^\s*(?:[-*•–·‣]|\d{1,2}[.)])\s+")
+_WORD = re.compile(r"[^\W\d_]+")
+_JOINING = frozenset({"and", "by", "for", "from", "in", "made", "of", "with"})
 _QUOTES = "\"'“”‘’«»"
 
 
@@ -133,6 +135,8 @@ def _title(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Remov
     lost = _lost(title, sheet)
     if len(told) > 1 or reply.finish_reason == "length":
         removed.append(gone(title, "more than a title", "unsupported"))
+    elif word := _said(title, sheet):
+        removed.append(gone(title, f"a sentence and no title: {word}", "unsupported"))
     elif lost:
         removed.append(gone(title, f"a title without `{lost}`", "unsupported"))
     elif not _refused(title, sheet, removed):
@@ -155,6 +159,12 @@ def _lost(title: str, sheet: Sheet) -> str:
         return sheet.brand
     numbers = set(_NUMBER.findall(title))
     return next((number for number in _NUMBER.findall(sheet.title) if number not in numbers), "")
+
+
+def _said(title: str, sheet: Sheet) -> str:
+    """A word that makes a sentence of a title ("Meet the kettle", "Kettle. Details: red"): none of the facts has it."""
+    own = {word for value in sheet.evidence.values() for word in _WORD.findall(value.lower())}
+    return next((word for word in _WORD.findall(title) if word.lower() not in own | _JOINING), "")
 
 
 def _refused(line: str, sheet: Sheet, removed: list[Removed]) -> bool:
