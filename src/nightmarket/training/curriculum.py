@@ -21,8 +21,8 @@ from nightmarket.training.pairs import Pair
 SHARES: Mapping[str, float] = MappingProxyType(
     {"meta_description": 0.12, "bullets": 0.1, "title": 0.1, "summary": 0.18}
 )
-"""Pairs of a text for each description, at most, on each side; together one half, for every other pair takes a place from descriptions: see
-docs/measurements.md."""
+"""Pairs of a text for each description, at most, on each side; together one half, for every other pair takes a place from
+descriptions: see docs/measurements.md."""
 LEAST_LEARNT = 16
 """Pairs of a text below which a writer has not learnt to write it, and is not asked for it."""
 
