@@ -72,7 +72,7 @@ def measured(shop: str, home: Path, steps: str | None, written: list[str]) -> in
     print(
         f"Writer, version {last.version} ({last.tags.get('decision', 'undecided')}): {last.tags['in_short']}"
     )
-    kept = ("loss", "tuning", "memory")
+    kept = ("loss", "tuning", "memory", *(text for text in llm.TEXTS if text != "description"))
     print({name: round(v, 3) for name, v in last.metrics.items() if name.startswith(kept)}, flush=True)
     gguf = str(tuned.located(last.path))
     return subprocess.run([*writing, "--writer", "champion", "--gguf", gguf], check=False).returncode

@@ -7,6 +7,9 @@ is done about it; `proven` is its free sentences that the facts bear, with what 
 choosing among house phrasings; `template` needs no writer. With `champion` the packaged weights' `raw` stands beside the
 champion's: the champion of --home (a home that has one for this shop), or a GGUF; --alone leaves them out, which take the longest.
 
+Below, of every other text that a writer says it learnt: how many it was asked for, which share of them may stand, and what a first
+one is; summaries are about customers that are drawn, so that none of a shop's is in the report.
+
 Printed for each: products, sentences a text and the share of them in the writer's own words, key facts told, claims of raw text
 that the facts do not support or bind to another attribute, sentences without a claim row, distinct-2, repeated 4-grams inside a
 text, texts that read alike, tokens per second. Violations are counted by a check of this file's own that knows neither the
@@ -139,7 +142,7 @@ class Heard:
     def __init__(self, inner: Any, *, free: bool, known: dict[Any, Any]) -> None:
         self.name, self.version, self.languages = inner.name, inner.version, inner.languages
         self.spent, self.free, self._inner, self._known = inner.spent, free, inner, known
-        self.keeps_grammars = inner.keeps_grammars
+        self.keeps_grammars, self.writes = inner.keeps_grammars, inner.writes
         self.seconds = 0.0
         self.tokens = 0
 
@@ -176,7 +179,9 @@ def open_champion(gguf: Path | None) -> Any:
 
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return llm.LocalGenerator(path=gguf.resolve(), weights=Weights(gguf.stem, "", gguf.name, digest))
+    writer = llm.LocalGenerator(path=gguf.resolve(), weights=Weights(gguf.stem, "", gguf.name, digest))
+    writer.free, writer.writes = True, frozenset(llm.TEXTS)
+    return writer
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -314,6 +319,68 @@ def published(
     return {"numbers": row, "texts": texts}
 
 
+def beside(sheets: Sequence[Any], writer: Heard, packs: Any, limit: int) -> dict[str, Any]:
+    """Of each text that is no description: how many a writer was asked for, and what of them may stand."""
+    from nightmarket import llm, warehouse
+    from nightmarket.products import summaries
+    from nightmarket.products.product_copy import fields, policies, writing
+    from nightmarket.training import summary_pairs
+
+    told: dict[str, Any] = {}
+    packed = [(s, policies.pack_of(s, packs)) for s in sheets]
+    held = [
+        (policies.hold(s, pack), pack) for s, pack in packed if s.locale.split("-")[0] in writer.languages
+    ]
+    for field in fields.BESIDE:
+        if field not in writer.writes:
+            continue
+        # As a night asks: of products that there is something to say about.
+        asked = [
+            (s, p, r) for s, p in held if writing.plan(s, [], p).body and (r := fields.request(field, s, p))
+        ]
+        replies = writer.attempt([request for _, _, request in asked])
+        kept = [
+            fields.read(field, reply, s, p, []) if isinstance(reply, llm.Reply) else ()
+            for (s, p, _), reply in zip(asked, replies, strict=True)
+        ]
+        lines = [sum(bool(line.strip()) for line in getattr(r, "text", "").splitlines()) for r in replies]
+        said = {
+            "title": len(kept), "bullets": sum(lines),
+            "meta_description": sum(len(guard_sentences(getattr(r, "text", ""))) for r in replies),
+        }[field]  # fmt: skip
+        told[field] = {
+            "asked": len(asked), "stands": sum(map(bool, kept)), "pieces": said, "pieces_kept": sum(map(len, kept)),
+            "texts": [{"said": getattr(r, "text", ""), "kept": [s.text for s in k]} for r, k in zip(replies, kept, strict=True)],
+        }  # fmt: skip
+    if summaries.SUMMARY in writer.writes:
+        rows = warehouse.read("select category, brand from raw.products")
+        facts = summary_pairs.drawn(rows, default_day(), seed=11)[:limit]
+        made = summaries.write([(f, "") for f in facts], writer)
+        replies = writer.attempt([summaries.request(f) for f in facts])
+        told["summary"] = {
+            "asked": len(facts), "stands": sum(s.by is not None for s in made), "pieces": len(facts),
+            "pieces_kept": sum(s.by is not None for s in made),
+            "texts": [{"said": getattr(r, "text", ""), "kept": [s.text] if s.by else []} for r, s in zip(replies, made, strict=True)],
+        }  # fmt: skip
+    return told
+
+
+def guard_sentences(text: str) -> list[str]:
+    """The sentences of a text, line by line, as they are judged."""
+    from nightmarket import guard
+
+    return [s for line in text.splitlines() for s in guard.sentences(line)]
+
+
+def default_day() -> Any:
+    """The day that a night of the chosen shop would be for."""
+    from nightmarket import shops
+    from nightmarket.settings import get_settings
+
+    settings = get_settings()
+    return shops.default_day(shops.open_shop(settings.shop, landing_root=settings.state / "landing"))
+
+
 COLUMNS = (
     ("products", "products", "d"), ("sentences", "sentences", ".1f"), ("free", "free_share", ".1%"), ("facts told", "coverage", ".1%"),
     ("unsupp.", "unsupported", "d"), ("misb.", "misbound", "d"), ("violations", "violations", "d"), ("no claim", "without_claim", "d"),
@@ -358,6 +425,15 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         champion, known = open_champion(chosen.gguf), {}
         tell("champion, raw", raw_texts(products, sheets, Heard(champion, free=True, known=known), packs))
         tell("champion, proven", published(products, sheets, Heard(champion, free=True, known=known), packs))
+        others = beside(sheets, Heard(champion, free=True, known=known), packs, chosen.limit)
+        for field, found in others.items():
+            first = next((t["kept"] for t in found["texts"] if t["kept"]), [])
+            print(
+                f"{field:16} {found['stands']} of {found['asked']} may stand, {found['pieces_kept']} of {found['pieces']} "
+                f"pieces: {' | '.join(first)}",
+                flush=True,
+            )
+        results["champion, beside"] = {"numbers": {}, "texts": [], "beside": others}
         champion.close()
     tell("template", published(products, sheets, None, packs))
     return results

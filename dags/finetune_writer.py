@@ -2,10 +2,11 @@
 
 Continued pre-training on catalogue text, then pairs of facts and text, then what people edited where there is enough of
 it, as low-rank adapters; compared with the packaged writer on products that nobody learnt from. Once a champion serves,
-product copy is its own sentences, each with its proof.
+product copy is its own sentences, each with its proof. Beside descriptions it learns titles, bullets, meta descriptions
+and summaries of customers, and says which of them it may be asked for.
 It runs once a week by `NIGHTMARKET_WRITER_SCHEDULE`, or when asked; some 20 minutes. Nothing waits for it.
 
-**Reads** `marts.products`, `ops.copy_reviews` · **Writes** experiment `writer` and model `nightmarket.writer` in MLflow
+**Reads** `marts.products`, `marts.customer_features`, `marts.customer_affinities`, `ops.copy_reviews` · **Writes** experiment `writer` and model `nightmarket.writer` in MLflow
 
 **If it fails**: the writer that served keeps serving. `train` and `promote` can be cleared and run again: a training
 that was killed goes on from its checkpoint, and the same inputs make no second version.

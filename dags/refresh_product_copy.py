@@ -1,7 +1,8 @@
 """Writes titles and descriptions for new and changed products, out of their own facts, with every claim checked.
 
 A night has a budget of products and tokens; what does not fit is carried over to the next. A sentence that the
-product's facts do not support is not published; where none is left, a template of the facts stands in.
+product's facts do not support is not published; where none is left, a template of the facts stands in. What else of a page
+a writer writes is `NIGHTMARKET_COPY_FIELDS`.
 
 **Reads** `marts.products` · **Writes** `outputs.product_copy`, `outputs.copy_claims`
 

@@ -1,6 +1,7 @@
 """Writes one profile a customer, with their interests, from the day's customer features.
 
-Only customers whose facts changed since their last profile get a new one.
+Only customers whose facts changed since their last profile get a new one. A writer sums up the most valuable of them
+where `NIGHTMARKET_SUMMARIES_PER_NIGHT` lets it, from the same facts and held against them; else a template does.
 
 **Reads** `marts.customers`, `marts.customer_features`, `marts.customer_affinities` · **Writes**
 `outputs.customer_profiles`, `outputs.customer_interests`

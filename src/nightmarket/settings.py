@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Money that the copy of a night may cost, at the prices of the endpoint; empty: no limit.",
     )
+    copy_fields: str = Field(
+        "description,meta_description",
+        pattern=r"^ *(description|title|bullets|meta_description)( *, *(description|title|bullets|meta_description))* *$",
+        description="What of a page a free writer writes itself, with commas: description, title, bullets, meta_description.",
+    )
     copy_review_share: float = Field(
         0.05, ge=0, le=1, description="Share of published copy that people are asked to look at."
     )
@@ -124,6 +129,12 @@ class Settings(BaseSettings):
         60,
         ge=0,
         description="Texts that review_copy asks people about at a time; the rest waits for the next.",
+    )
+
+    summaries_per_night: int = Field(
+        0,
+        ge=0,
+        description="Customers whose summary a free writer may write in a night, of those who are made anew.",
     )
 
     bake_off_pairs: int = Field(

@@ -34,6 +34,7 @@ class Mute:
 
     name, version, languages, free, keeps_grammars = "mute", "v1", frozenset[str](), False, True
     spent = llm.Spent()
+    writes = frozenset[str]()
 
     def close(self) -> None: ...
     def __enter__(self) -> Mute:

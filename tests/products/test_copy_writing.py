@@ -50,6 +50,7 @@ class Scripted:
 
     name, version, free, keeps_grammars = "scripted", "v1", True, True
     languages = frozenset({"en", "zh"})
+    writes = frozenset({"description"})
 
     def __init__(self, says: str | Says, *, finish: str = "stop") -> None:
         self.says, self.finish = says, finish

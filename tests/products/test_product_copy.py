@@ -442,6 +442,7 @@ def test_every_text_that_the_grammar_allows_is_supported(writer: Any) -> None:
 def test_a_reply_that_the_facts_do_not_support_gives_way_to_the_template() -> None:
     class Liar:
         name, version, languages, free, keeps_grammars = "liar", "1", frozenset({"en"}), False, True
+        writes = frozenset[str]()
 
         def attempt(self, requests: Any) -> list[llm.Reply]:
             text = "The warranty covers 24 hours. Only $5, call 020 7946 0958."

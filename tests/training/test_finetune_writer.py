@@ -18,7 +18,7 @@ from nightmarket import guard, lake, ledger, llm, tracking
 from nightmarket.errors import ModelRefused
 from nightmarket.llm import tuned
 from nightmarket.settings import get_settings
-from nightmarket.training import finetune_writer, pairs, preferences, proof, stepping
+from nightmarket.training import curriculum, finetune_writer, pairs, preferences, proof, stepping
 from nightmarket.training.stepping import Objective, best_step, descend
 from tests.training.tiny_writer import catalogue, edits, tiny_writer
 
@@ -480,9 +480,11 @@ def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_
     ):
         monkeypatch.setattr(writer, name, value)
     monkeypatch.setattr(proof, "MOST_TOKENS", 8)
+    monkeypatch.setattr(writer, "HELD_OUT_BESIDE", 1)
+    monkeypatch.setattr(curriculum, "SHARES", {"meta_description": 0.25})
     said, save = [], writer.Writer.save
 
-    def heard(self: writer.Writer, folder: Path) -> None:
+    def heard(self: writer.Writer, folder: Path, *writes: list[str]) -> None:
         asked = pairs.on("test", pairs.load(DAY))[0].messages
         ids = self.tokenizer.apply_chat_template(
             [{"role": role, "content": text} for role, text in asked], add_generation_prompt=True,
@@ -491,7 +493,7 @@ def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_
         with torch.no_grad():
             whole = self.network.generate(**ids, max_new_tokens=6, do_sample=False)
         said.append(self.tokenizer.decode(whole[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
-        save(self, folder)
+        save(self, folder, *writes)
 
     monkeypatch.setattr(writer.Writer, "save", heard)
     lake.write("products", DAY, catalogue().slice(0, 60), key=("product_id",))
@@ -505,6 +507,10 @@ def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_
     assert "only 1 held-out products, 20 are needed" in third
     (found,) = tracking.versions("writer")
     assert sorted(p.name for p in found.path.iterdir()) == ["adapters.safetensors", "writer.json"]
+    said_of_it = found.metrics["meta_description.passed"]
+    assert json.loads((found.path / "writer.json").read_text())["writes"] == [
+        "description", *(["meta_description"] if said_of_it >= 0.5 else [])
+    ]  # fmt: skip
     assert found.params["best_step"] in (0, 1) and found.params["precision"] == writer.precision()
     report = json.loads(found.tags["gate_report"])
     assert (report["products"], report["promote"]) == (1, False)

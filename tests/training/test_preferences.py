@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from nightmarket import guard, lake, ledger, tracking
 from nightmarket.settings import get_settings
-from nightmarket.training import finetune_writer, pairs, preferences, proof
+from nightmarket.training import curriculum, finetune_writer, pairs, preferences, proof
 from nightmarket.training.preferences import Preference
 from tests.training.tiny_writer import catalogue, edit, edits, tiny_writer
 
@@ -156,6 +157,12 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
     monkeypatch.setattr(
         finetune_writer, "_proof", lambda *_: proof.Proof(np.full(1, 0.5), averages, ("A kettle.",))
     )
+    # So are its other texts.
+    shares = {"title": 0.9, "bullets": 0.4, "meta_description": 0.5, "summary": 0.0}
+    monkeypatch.setattr(
+        finetune_writer, "_passed", lambda _, others, *__: {text: shares[text] for text in others}
+    )
+    monkeypatch.setattr(curriculum, "LEAST_LEARNT", 8)
     lake.write("products", DAY, catalogue(), key=("product_id",))
     ledger.copy_reviews(edits())
     assert finetune_writer.build_examples(DAY, "r").note == "100 edits of people"
@@ -175,7 +182,16 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
     assert {d.dataset.name for d in run.inputs.dataset_inputs} == {"products", pairs.NAME, preferences.NAME}
     assert run.data.metrics["edits.gain"] == measured["edits.gain"]
     assert len(client.get_metric_history(found.run_id, "prefer.dpo.held_out")) == 5
+    # What it writes badly more often than not is told, and not asked of it.
+    assert json.loads((found.path / "writer.json").read_text())["writes"] == [
+        "description",
+        "meta_description",
+        "title",
+    ]
+    assert (found.metrics["bullets.passed"], found.metrics["pairs.title.train"]) == (0.4, 15)
+    assert 0 < found.metrics["title.tuned"] != found.metrics["title.base"]
     card = str(client.get_model_version("nightmarket.writer", "1").description)
+    assert "| bullets | 15 | 2 | 1 |" in card and "| 0.400 |" in card
     assert "on 74 edits of people" in card and "Of 9 held-out edits" in card
     # What is frozen decides: an edit that came later is of the next freeze.
     ledger.copy_reviews([edit(KETTLE, version=2, text="The Alder garden kettle is made of steel.")])

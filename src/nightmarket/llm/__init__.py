@@ -12,7 +12,7 @@ from datetime import date
 from nightmarket import tracking
 from nightmarket.errors import SettingMissing
 from nightmarket.llm import tuned
-from nightmarket.llm.asked import Failure, Generator, Message, Reply, Request, Spent, digest
+from nightmarket.llm.asked import TEXTS, Failure, Generator, Message, Reply, Request, Spent, digest
 from nightmarket.llm.batch import BatchGenerator
 from nightmarket.llm.endpoint import EndpointGenerator
 from nightmarket.llm.local import SMOLLM2, LocalGenerator, TunedWriter
@@ -25,6 +25,7 @@ from nightmarket.settings import get_settings
 __all__ = [
     "SMOLLM2",
     "TASK",
+    "TEXTS",
     "BatchGenerator",
     "EndpointGenerator",
     "Failure",

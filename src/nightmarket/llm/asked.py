@@ -15,6 +15,8 @@ from nightmarket import grammar
 from nightmarket.errors import ReplyInvalid
 from nightmarket.llm.prices import Prices
 
+TEXTS = ("description", "title", "bullets", "meta_description", "summary")
+"""What a writer may be asked for in its own words: the fields of a product's page, and a customer's summary."""
 CODE = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 """A server's own word for something. Longer texts are never repeated: many have the prompt or the key in them."""
 
@@ -135,6 +137,7 @@ class Generator(Protocol):
         languages: that it writes.
         free: whether it may write in its own words, of which what the facts bear is published; any other is only asked to
             choose among given ones.
+        writes: which of `TEXTS` it may then be asked for; one that was tuned here only those that it was tuned on.
         keeps_grammars: whether a request's grammar binds what it says; one that does not is better not asked under one.
         spent: what it has done so far.
     """
@@ -143,6 +146,7 @@ class Generator(Protocol):
     version: str
     languages: frozenset[str]
     free: bool
+    writes: frozenset[str]
     keeps_grammars: bool
     spent: Spent
 

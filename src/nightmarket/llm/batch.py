@@ -19,7 +19,7 @@ from typing import Any
 
 from nightmarket.errors import ReplyInvalid
 from nightmarket.ledger import Outcome
-from nightmarket.llm.asked import CODE, Failure, Generator, Reply, Request, Spent, digest, flaw
+from nightmarket.llm.asked import CODE, TEXTS, Failure, Generator, Reply, Request, Spent, digest, flaw
 from nightmarket.llm.endpoint import EndpointGenerator, estimate
 from nightmarket.llm.outbox import MOST_TRIES, Batch, Outbox
 from nightmarket.llm.prices import prices_of
@@ -41,6 +41,7 @@ class BatchGenerator(Generator):
     """
 
     free = True
+    writes = frozenset(TEXTS)
     keeps_grammars = False
 
     def __init__(self, door: EndpointGenerator, *, store: Path, outbox: Path, day: date | None) -> None:

@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from nightmarket import grammar
 from nightmarket.errors import NightmarketError, SettingMissing
-from nightmarket.llm.asked import CODE, Failure, Generator, Kind, Reply, Request, Spent, digest, flaw
+from nightmarket.llm.asked import CODE, TEXTS, Failure, Generator, Kind, Reply, Request, Spent, digest, flaw
 from nightmarket.llm.prices import Prices
 from nightmarket.llm.replies import ReplyStore
 
@@ -82,6 +82,7 @@ class EndpointGenerator(Generator):
     """
 
     free = True
+    writes = frozenset(TEXTS)
 
     def __init__(
         self,

@@ -34,13 +34,14 @@ CONTEXT_TOKENS = 4096
 
 @dataclass(frozen=True)
 class TunedWriter:
-    """A writer made from the packaged one: how rows name it, what its replies are stored by, and where its verified GGUF is
-    once it is needed."""
+    """A writer made from the packaged one: how rows name it, what its replies are stored by, where its verified GGUF is once it
+    is needed, and which of `asked.TEXTS` it learnt to write."""
 
     name: str
     version: str
     digest: str
     locate: Callable[[], Path]
+    writes: frozenset[str] = frozenset({"description"})
 
 
 class LocalGenerator(Generator):
@@ -65,6 +66,7 @@ class LocalGenerator(Generator):
         self.name = tuned.name if tuned else weights.name
         self.version = tuned.version if tuned else weights.digest
         self.free = tuned is not None
+        self.writes = tuned.writes if tuned else frozenset()
         self.keeps_grammars = True
         self.spent = Spent()
         self._key = tuned.digest if tuned else weights.digest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightmarket.errors import ModelRefused
-from nightmarket.llm.asked import Failure, Generator, Reply, Request, Spent, digest
+from nightmarket.llm.asked import TEXTS, Failure, Generator, Reply, Request, Spent, digest
 from nightmarket.llm.replies import ReplyStore
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class NetworkGenerator(Generator):
     """
 
     free = True
+    writes = frozenset(TEXTS)
     keeps_grammars = False
 
     def __init__(

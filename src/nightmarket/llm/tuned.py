@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,18 +47,39 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.([\w.]+)\.weight")
 _ADAPTER = re.compile(r"model\.layers\.(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
 
 
-def write(folder: Path, adapters: Mapping[str, np.ndarray], *, scale: float) -> None:
-    """Write a tuned version: for each linear layer its two matrices, `model.layers.N.<layer>.lora_A.weight` and `_B`."""
-    _TUNED.write(folder, adapters, scale=scale)
+# What a writer was tuned on that does not say so: all were, before there was anything else.
+_OLD = ("description",)
 
 
-def write_whole(folder: Path, weights: Mapping[str, np.ndarray]) -> None:
+def write(
+    folder: Path, adapters: Mapping[str, np.ndarray], *, scale: float, writes: Collection[str] = _OLD
+) -> None:
+    """Write a tuned version: for each linear layer its two matrices, `model.layers.N.<layer>.lora_A.weight` and `_B`.
+
+    Args:
+        writes: which of `asked.TEXTS` it learnt.
+    """
+    _TUNED.write(folder, adapters, scale=scale, writes=sorted(writes))
+
+
+def says(folder: Path, writes: Collection[str]) -> None:
+    """Write down anew which of `asked.TEXTS` a version may be asked for; its weights and their digest stay."""
+    page = folder / _TUNED.page
+    page.write_text(json.dumps(_TUNED.about(folder) | {"writes": sorted(writes)}, indent=1, sort_keys=True))
+
+
+def write_whole(folder: Path, weights: Mapping[str, np.ndarray], *, writes: Collection[str] = _OLD) -> None:
     """Write a tuned version all of whose weights learnt, by the names of `packaged_tensors`: by what each was changed.
 
     Changes are kept in 16 bits: they are some ten-thousandths, so that is finer than the blocks that serve.
     """
     changes = {name: (weights[name] - numbers).astype(np.float16) for name, numbers in packaged_tensors()}
-    _WHOLE.write(folder, {name: change for name, change in changes.items() if change.any()}, method="full")
+    _WHOLE.write(
+        folder,
+        {name: change for name, change in changes.items() if change.any()},
+        method="full",
+        writes=sorted(writes),
+    )
 
 
 def writer(folder: Path, *, name: str, version: str = "") -> TunedWriter:
@@ -67,7 +88,8 @@ def writer(folder: Path, *, name: str, version: str = "") -> TunedWriter:
     Raises:
         ModelRefused: it is no tuned writer, or one of other packaged weights.
     """
-    return TunedWriter(name, version, digest_of(folder), partial(located, folder))
+    writes = frozenset(_TUNED.about(folder).get("writes", _OLD))
+    return TunedWriter(name, version, digest_of(folder), partial(located, folder), writes)
 
 
 def digest_of(folder: Path) -> str:

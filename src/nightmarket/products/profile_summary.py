@@ -1,6 +1,6 @@
 """One sentence about a customer, made of facts alone: English, or Chinese where the locale asks for it.
 
-Not here: which facts have enough evidence to be told (profiles). Dates are named instead of "days ago", because a row
+Not here: the same in a writer's own words (summaries), which facts have enough evidence to be told (profiles). Dates are named instead of "days ago", because a row
 stays current until something changes. The cadence is that of all orders, so the sentence never ties it to one category.
 Names of categories and brands come from the catalogue; nothing comes from what a customer wrote.
 """
@@ -33,21 +33,35 @@ class Facts:
 
 def summarise(facts: Facts, locale: str) -> str:
     """The sentence; always one, always grammatical, whatever is missing."""
-    told = Facts(
+    told = tellable(facts)
+    return _chinese(told) if locale.lower().startswith("zh") else _english(told)
+
+
+def tellable(facts: Facts) -> Facts:
+    """The facts without names that cannot stand in a sentence."""
+    return Facts(
         facts.orders,
         facts.last_on,
         facts.every_days,
         tuple(name for name in facts.categories if _fits(name)),
         facts.brand if facts.brand and _fits(facts.brand) else None,
     )
-    return _chinese(told) if locale.lower().startswith("zh") else _english(told)
+
+
+def day_of(day: date) -> str:
+    """A day as an English sentence says it."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+
+
+def names_of(facts: Facts) -> str:
+    """The categories as an English sentence says them."""
+    return " and ".join(_lower(name) for name in facts.categories)
 
 
 def _english(facts: Facts) -> str:
     if facts.orders == 0 or facts.last_on is None:
         return "No orders yet."
-    on = f"{facts.last_on.day} {_MONTHS[facts.last_on.month - 1]} {facts.last_on.year}"
-    names = " and ".join(_lower(name) for name in facts.categories)
+    on, names = day_of(facts.last_on), names_of(facts)
     what = f", most often {names}" if names else ""
     brand = f", mostly from {facts.brand}" if facts.brand else ""
     if facts.orders == 1:

@@ -2,7 +2,7 @@
 
 Here: recency, frequency and value against frozen thresholds, a customer's own cadence, what the customer prefers, and
 which customers must be made again. Not here: sums over orders (dbt's `customer_features`, `customer_affinities`), the
-wording of the sentence (profile_summary), predictions (null until a model for them is champion) and publishing.
+wording of the sentence (profile_summary, summaries), predictions (null until a model for them is champion) and publishing.
 
 Too little evidence gives a null, and `ineligible_reason` says why. Nothing that merely grows with the calendar enters
 `input_hash`: a customer is made again when something happened, or when time alone changed the segment or the stage.
@@ -26,10 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightmarket import lake, products, warehouse
+from nightmarket import lake, llm, products, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.products.interests import digests, interests, preferred
 from nightmarket.products.profile_summary import Facts, summarise
+from nightmarket.products.summaries import Summary, is_asked, write
+from nightmarket.prompts import SUMMARY_VERSION
 from nightmarket.quality.arrivals import shop_toml, shop_zone
 from nightmarket.settings import get_settings
 from nightmarket.suites.customer_interests import WITHDRAWN
@@ -91,18 +93,28 @@ def make(day: date, run_id: str) -> products.Made:
     zone, locale = shop_zone(), _main_locale()
     customers = assess(features, day, zone, thresholds(day, features, zone))
     customers["price_tier"] = _price_tiers(day, customers["customer_id"])
-    profiles, made, refused = _touched_profiles(features, customers, affinities, day, zone, locale)
+    profiles, told, made, refused = _touched_profiles(features, customers, affinities, day, zone, locale)
     interests = _touched_interests(customers, affinities, day)
     note = f"{made} of {len(customers)} customers made anew"
     if refused:
         note += f"; {refused} refused profiling and have no profile"
-    outcome = Outcome(rows_in=features.num_rows, rows_out=profiles.num_rows + interests.num_rows, note=note)
+    if by_writer := sum(bool(summary and summary.by) for summary in told):
+        note += f"; {by_writer} summed up by the writer"
+    outcome = Outcome(
+        rows_in=features.num_rows, rows_out=profiles.num_rows + interests.num_rows, note=note,
+        tokens_in=sum(summary.tokens_in for summary in told if summary),
+        tokens_out=sum(summary.tokens_out for summary in told if summary),
+    )  # fmt: skip
     return products.Made({"customer_profiles": profiles, "customer_interests": interests}, outcome)
 
 
 def version(day: date) -> str:
     """What decides the rows beside the extracts: the rules, the thresholds, the shop's zone and first locale."""
-    return warehouse.digest(RULES, _frozen_for(day), shop_zone().key, _main_locale())
+    told = [RULES, _frozen_for(day), shop_zone().key, _main_locale()]
+    if most := get_settings().summaries_per_night:
+        with llm.open_generator(day) as writer:
+            told += [str(most), writer.version, SUMMARY_VERSION]
+    return warehouse.digest(*told)
 
 
 PRODUCT = products.Product(
@@ -112,6 +124,22 @@ PRODUCT = products.Product(
     version=version,
     make=make,
 )
+
+
+def known_facts(day: date) -> list[Facts]:
+    """What summaries tell of the customers of a day who ordered, in the order of the extract, without those who refused
+    profiling and bots; nothing where the day has no extracts of customers."""
+    if lake.manifest("customer_features", day) is None or lake.manifest("customer_affinities", day) is None:
+        return []
+    affinities = lake.read("customer_affinities", day)
+    frame = _frame(lake.read("customer_features", day), day, shop_zone())
+    frame = frame[frame["orders"].gt(0) & ~frame["is_bot"] & ~frame["refused"]]
+    categories, brands = preferred(affinities, "category"), preferred(affinities, "brand")
+    told = zip(frame["customer_id"], frame["orders"], frame["last_on"], frame["gap"], strict=True)
+    return [
+        _facts(orders, last_on, gap, categories.get(customer, []), brands.get(customer, []))
+        for customer, orders, last_on, gap in told
+    ]
 
 
 def thresholds(day: date, features: pa.Table, zone: ZoneInfo) -> Thresholds:
@@ -279,8 +307,8 @@ def _reasons(frame: pd.DataFrame, bounds: Thresholds) -> list[str | None]:
 
 def _touched_profiles(
     features: pa.Table, customers: pd.DataFrame, affinities: pa.Table, day: date, zone: ZoneInfo, locale: str
-) -> tuple[pa.Table, int, int]:
-    """Rows of the profiles to be made, how many, and how many customers refused."""
+) -> tuple[pa.Table, list[Summary | None], int, int]:
+    """Rows of the profiles to be made, their summaries, how many are made, and how many customers refused."""
     categories, brands = preferred(affinities, "category"), preferred(affinities, "brand")
     named = [c for c in _HASHED_FEATURES if c in customers.columns]
     parts = [
@@ -306,11 +334,14 @@ def _touched_profiles(
     shown = keep.tolist()
     locales = features["locale"].take(pa.array(chosen, pa.int64())).to_pylist()
     facts = zip(frame["orders"], frame["last_on"], frame["gap"], locales, strict=True)
-    told = [
-        summarise(_facts(orders, last_on, gap, categories.get(customer, []), brands.get(customer, [])), own or locale)
+    told = _summed_up([
+        (_facts(orders, last_on, gap, categories.get(customer, []), brands.get(customer, [])), own or locale)
         if ok else None
         for customer, ok, (orders, last_on, gap, own) in zip(rows, shown, facts, strict=True)
-    ]  # fmt: skip
+    ], frame["revenue"].tolist(), day)  # fmt: skip
+    # Whose writer was not there is due again.
+    due = [summary is not None and summary.is_due for summary in told]
+    by = [summary.by if summary else None for summary in told]
     blank = frame["refused"]
 
     def lists(found: Mapping[str, list[tuple[str, float]]]) -> list[str | None]:
@@ -342,16 +373,38 @@ def _touched_profiles(
         "discount_affinity": column("discount", pa.float64(), judged=True),
         "preferred_send_hour": column("send_hour", pa.int64(), judged=True),
         "lifecycle_stage": column("stage", pa.string(), judged=True),
-        "summary": pa.array(told, pa.string()),
+        "summary": pa.array([summary.text if summary else None for summary in told], pa.string()),
         "ineligible_reason": pa.array(_values(frame["reason"]), pa.string()),
-        "input_hash": pa.array([wanted[n] for n in chosen], pa.string()),
-        "model_name": pa.array(["rfm"] * len(frame), pa.string()),
+        "input_hash": pa.array(
+            [warehouse.digest(wanted[n], "provisional") if again else wanted[n] for n, again in zip(chosen, due, strict=True)],
+            pa.string(),
+        ),
+        "model_name": pa.array([f"rfm+{name}" if name else "rfm" for name in by], pa.string()),
         "model_version": pa.array(frame["thresholds"].tolist(), pa.string()),
     })  # fmt: skip
     for money in ("rfm_monetary", "historic_clv", "average_order_value"):
         rounded = pc.round(table[money], 4).cast(pa.decimal128(18, 4))
         table = table.set_column(table.column_names.index(money), money, rounded)
-    return table, int((~frame["refused"]).sum()), int(sum(refused))
+    return table, told, int((~frame["refused"]).sum()), int(sum(refused))
+
+
+def _summed_up(
+    told: Sequence[tuple[Facts, str] | None], worth: Sequence[float], day: date
+) -> list[Summary | None]:
+    """A summary of each of these facts in their locale: the template's, and of the most valuable, up to the night's number, the
+    writer's where it may write them and they hold."""
+    made = [Summary(summarise(*row), None) if row else None for row in told]
+    most = get_settings().summaries_per_night
+    if most == 0:
+        return made
+    with llm.open_generator(day) as writer:
+        able = [n for n, row in enumerate(told) if row and is_asked(*row, writer)]
+        able.sort(key=lambda n: -worth[n] if worth[n] == worth[n] else 0.0)  # without prices by id
+        wanted = [(n, row[0], summary.text) for n in able[:most] if (row := told[n]) and (summary := made[n])]
+        summaries = write([(facts, template) for _, facts, template in wanted], writer)
+    for (n, _, _), summary in zip(wanted, summaries, strict=True):
+        made[n] = summary
+    return made
 
 
 def _touched_interests(customers: pd.DataFrame, affinities: pa.Table, day: date) -> pa.Table:

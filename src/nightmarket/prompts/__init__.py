@@ -3,7 +3,7 @@
 A template is a text file of turns (`--- system`, `--- user`). Facts are data: they are written as `key: value` lines with
 the marks of chat templates taken out, and never become part of the instructions. The shop's voice, which was checked when it
 was read, is a part of them. The house phrasings that grammars and templates are built from stand beside it
-(`phrases.en.toml`, `phrases.zh.toml`). Not here: who is asked (`llm`).
+(`phrases.en.toml`, `phrases.zh.toml`, `summaries.en.toml`). Not here: who is asked (`llm`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _LANGUAGES = {"en": "English", "zh": "Chinese"}
 MOST_FACT_CHARACTERS = 200
 
 
-def _digest() -> str:
-    found = sorted((f.name, f.read_bytes()) for f in _FOLDER.iterdir() if f.name.endswith((".txt", ".toml")))
+def _digest(*beginnings: str) -> str:
+    found = sorted((f.name, f.read_bytes()) for f in _FOLDER.iterdir() if f.name.startswith(beginnings))
     return hashlib.sha256(b"\0".join(name.encode() + b"\0" + body for name, body in found)).hexdigest()[:12]
 
 
-PROMPT_VERSION = _digest()
-"""Digest of all templates and phrasings; it is written into every row that they made."""
+PROMPT_VERSION = _digest("product_", "phrases.")
+"""Digest of all templates and phrasings of product copy; it is written into every row that they made."""
+SUMMARY_VERSION = _digest("profile_", "summaries.")
+"""The same of customers' summaries: another way to sum up makes no product's copy due."""
 
 
 def render(
@@ -77,20 +79,25 @@ def phrases(locale: str) -> Mapping[str, Mapping[str, list[str]]]:
     return _phrases("zh" if locale.lower().startswith("zh") else "en")
 
 
+def summaries() -> Mapping[str, Mapping[str, list[str]]]:
+    """The house phrasings of a customer's summary in English: by case (`once`, `some`, `steady`) its parts and their ways."""
+    return _file("summaries.en")
+
+
 @lru_cache(maxsize=8)
 def vocabulary(name: str) -> frozenset[str]:
     """A list of English words that phrasing turns on: `nouns`, `mass`, `paired`, `attributes`."""
-    return frozenset(_file("en")["words"][name].split())
+    return frozenset(_file("phrases.en")["words"][name].split())
 
 
 @lru_cache(maxsize=2)
 def _phrases(language: str) -> Mapping[str, Mapping[str, list[str]]]:
-    return {section: forms for section, forms in _file(language).items() if section != "words"}
+    return {section: forms for section, forms in _file(f"phrases.{language}").items() if section != "words"}
 
 
-@lru_cache(maxsize=2)
-def _file(language: str) -> dict[str, Any]:
-    return tomllib.loads(_FOLDER.joinpath(f"phrases.{language}.toml").read_text("utf-8"))
+@lru_cache(maxsize=3)
+def _file(name: str) -> dict[str, Any]:
+    return tomllib.loads(_FOLDER.joinpath(f"{name}.toml").read_text("utf-8"))
 
 
 @lru_cache(maxsize=16)

@@ -93,7 +93,7 @@ def compare(day: date, run_id: str) -> Outcome:
     digest = _digest(listed, manifest.content_hash, settings)
     if found := tracking.recorded(NAME, digest):
         return Outcome(rows_in=manifest.rows, note=f"unchanged: {found['in_short']}")
-    frozen = pairs.load(day)
+    frozen = _descriptions(day)
     if lacks := finetune_writer.lacks(frozen):
         return Outcome(rows_in=manifest.rows, note=f"too little to compare on: {lacks}")
     with stepping.scratch(NAME, digest) as scratch:
@@ -183,7 +183,7 @@ def trial(candidate: Candidate, day: date, scratch: Path) -> list[Point]:
         SettingMissing: the address of an endpoint cannot be used.
     """
     settings = get_settings()
-    frozen = pairs.load(day)
+    frozen = _descriptions(day)
     sheets = _sheets(day, frozen, settings)
     made = []
     for size in (0, *sizes(candidate, frozen, settings)):
@@ -279,6 +279,11 @@ def _endpoint(candidate: Candidate, sheets: Sequence[Sheet]) -> Point:
         candidate.name, 0, tuple(map(float, shown.told)), dict(shown.averages), None, None, 0.0,
         1000 * shown.averages["seconds"] / texts, 1000 * float(spent.cost) / texts, ledger.peak_rss_mb(),
     )  # fmt: skip
+
+
+def _descriptions(day: date) -> list[Pair]:
+    """The pairs that candidates are compared by: the text that the writer's gate judges."""
+    return pairs.of("description", pairs.load(day))
 
 
 def _sheets(day: date, frozen: Sequence[Pair], settings: Settings) -> tuple[Sheet, ...]:

@@ -27,9 +27,19 @@ from nightmarket.errors import SettingMissing
 from nightmarket.ledger import Outcome
 from nightmarket.llm import tuned
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.prompts import PROMPT_VERSION
+from nightmarket.prompts import PROMPT_VERSION, SUMMARY_VERSION
 from nightmarket.settings import Settings, get_settings
-from nightmarket.training import launch, pairs, passages, peers, preferences, proof, stepping, verdict
+from nightmarket.training import (
+    curriculum,
+    launch,
+    pairs,
+    passages,
+    peers,
+    preferences,
+    proof,
+    stepping,
+    verdict,
+)
 from nightmarket.training.pairs import Pair
 from nightmarket.training.preferences import Preference
 from nightmarket.training.stepping import Curves
@@ -46,13 +56,18 @@ LANGUAGES = llm.LocalGenerator.languages
 """What the packaged weights can learn to write."""
 LEAST_PAIRS = 40
 EXAMPLES_SHOWN = 6
+LEAST_PASSED = 0.5
+"""Share of held-out texts of a kind that a tuned writer must write so that they may stand, for a night to ask it for them."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a training made: curves, losses a held-out pair and proofs by writer, the verdict, tokens and seconds.
+    """What a training made: curves, losses a held-out description and proofs by writer, the verdict, tokens and seconds.
 
-    `edits`: what tuning on edits of people did to held-out ones; empty where it was not tuned on any.
+    Attributes:
+        edits: what tuning on edits of people did to held-out ones; empty where it was not tuned on any.
+        beside: of each other text that it learnt, `base` and `tuned` loss a token of held-out pairs, and `passed`, the share of
+            those that it wrote itself which may stand.
     """
 
     curves: Curves
@@ -62,12 +77,16 @@ class Tuned:
     sheets: tuple[Sheet, ...]
     report: Mapping[str, Any]
     speed: Mapping[str, float]
+    beside: Mapping[str, Mapping[str, float]]
 
 
 def build_examples(day: date, run_id: str) -> Outcome:
     """Freeze the day's pairs, and the edits of people that count now."""
     settings = get_settings()
-    manifest, fresh = pairs.freeze(day, seed=settings.seed, languages=LANGUAGES)
+    products = lake.read("products", day)
+    manifest, fresh = pairs.freeze(
+        day, curriculum.pairs_of(day, products, seed=settings.seed, languages=LANGUAGES)
+    )
     preferences.freeze(day, languages=LANGUAGES)
     edits = preferences.load(day)
     few = preferences.lacks(edits, settings.writer_preferences)
@@ -168,7 +187,7 @@ def recipe(settings: Settings) -> str:
     from nightmarket.training import writer as network
 
     return warehouse.digest(
-        RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
+        RECIPE, llm.SMOLLM2.sha256, PROMPT_VERSION, SUMMARY_VERSION, settings.writer_steps, settings.writer_pretrain_steps,
         settings.writer_parts, settings.seed, network.precision(), settings.writer_method,
     )  # fmt: skip
 
@@ -196,10 +215,17 @@ def tune(
 
     log.info("opening %s", llm.SMOLLM2.name)
     opened = network.open_packaged(settings.seed, settings.writer_method)
-    test = pairs.on("test", frozen)[: network.HELD_OUT]
-    log.info("what it says of %d held-out pairs before the first step", len(test))
+    test = pairs.on("test", pairs.of("description", frozen))[: network.HELD_OUT]
+    learnt = curriculum.learnt(frozen)
+    others = {
+        text: pairs.on("test", pairs.of(text, frozen))[: network.HELD_OUT_BESIDE]
+        for text in learnt
+        if text != "description"
+    }
+    log.info("what it says of %d held-out descriptions before the first step", len(test))
     # Nothing is learnt yet, also where a checkpoint waits: this is what the packaged weights say.
     losses = {"base": opened.losses_of(test)}
+    before = {text: float(opened.losses_of(some).mean()) for text, some in others.items() if some}
     began = time.perf_counter()
     helpers = f"{assist.__module__}:{assist.__name__}"
     with launch.helped(settings.writer_processes, helpers, [day.isoformat()], folder=folder):
@@ -207,8 +233,9 @@ def tune(
         curves, gained = learn(opened, products, frozen, edits, settings=settings, folder=folder)
     seconds = time.perf_counter() - began
     losses["tuned"] = opened.losses_of(test)
+    after = {text: float(opened.losses_of(some).mean()) for text, some in others.items() if some}
     shutil.rmtree(folder / "model", ignore_errors=True)
-    opened.save(folder / "model")
+    opened.save(folder / "model", learnt)
     del opened
     sheets = held_out(products, {p.product_id for p in test}, settings.writer_trial_products)
     held = tracking.champion(TASK)
@@ -217,9 +244,16 @@ def tune(
     for name, place in writers.items():
         log.info("%s writes about %d held-out products", name, len(sheets))
         proofs[name] = _proof(sheets, place, settings)
+    log.info("tuned writes %d held-out texts of other kinds", sum(map(len, others.values())))
+    passed = _passed(products, others, folder / "model", settings)
+    # Who writes a text badly more often than not is not asked for it: the house's own stands, and costs nothing.
+    tuned.says(
+        folder / "model", [t for t in learnt if t == "description" or passed.get(t, 0.0) >= LEAST_PASSED]
+    )
     report = proof.report(proofs, losses, champion=held.version if held else None, seed=settings.seed)
+    beside = {text: {"base": before[text], "tuned": after[text], "passed": passed[text]} for text in before}
     speed = {"tuning_seconds": seconds, "memory_mb": ledger.peak_rss_mb()}
-    return Tuned(curves, gained, losses, proofs, sheets, report, speed)
+    return Tuned(curves, gained, losses, proofs, sheets, report | {"beside": beside}, speed, beside)
 
 
 def learn(
@@ -241,7 +275,7 @@ def learn(
         checkpoint=folder / "read_on.safetensors",
     )  # fmt: skip
     curves = curves | network.finetune(
-        opened, pairs.on("train", frozen), pairs.on("validation", frozen), steps=settings.writer_steps,
+        opened, pairs.on("train", frozen), pairs.on("validation", pairs.of("description", frozen)), steps=settings.writer_steps,
         parts=settings.writer_parts, seed=settings.seed, checkpoint=folder / "finetune.safetensors",
     )  # fmt: skip
     if not edits:
@@ -286,9 +320,19 @@ def _proof(sheets: Sequence[Sheet], folder: Path | None, settings: Settings) -> 
         return proof.prove(sheets, writer)
 
 
+def _passed(
+    products: pa.Table, others: Mapping[str, Sequence[Pair]], folder: Path, settings: Settings
+) -> dict[str, float]:
+    """Of each other text the share of held-out ones that the tuned writer wrote so that they may stand."""
+    with llm.LocalGenerator(tuned=tuned.writer(folder, name="tuned"), threads=settings.threads) as writer:
+        return {
+            text: proof.share_that_stands(some, products, writer) for text, some in others.items() if some
+        }
+
+
 def lacks(frozen: Sequence[Pair]) -> str:
     """What a training would lack, in words; empty when there is enough."""
-    counts = pairs.counts(frozen)
+    counts = pairs.counts(pairs.of("description", frozen))
     if counts["train"] < LEAST_PAIRS:
         return f"{counts['train']} pairs to learn from, {LEAST_PAIRS} are needed"
     if counts["test"] < 4 or counts["validation"] < 4:
@@ -317,6 +361,12 @@ def _training(
     )
     numbers |= {f"{w}.{m}": v for w, p in made.proofs.items() for m, v in p.averages.items()}
     numbers |= {f"edits.{name}": value for name, value in made.edits.items()}
+    numbers |= {f"{text}.{name}": value for text, told in made.beside.items() for name, value in told.items()}
+    numbers |= {
+        f"pairs.{text}.{side}": float(n)
+        for text, told in curriculum.counts(frozen).items()
+        for side, n in told.items()
+    }
     numbers |= {"loss_fall": report["loss_fall"], "products": float(report["products"])}
     text = json.dumps(report, indent=1, sort_keys=True)
     ours, base = made.proofs["tuned"].averages, made.proofs["base"].averages
@@ -324,14 +374,14 @@ def _training(
         f"held-out loss {-report['loss_fall']:+.0%}, {ours['passed']:.0%} of its sentences may go out (packaged "
         f"{base['passed']:.0%}), they tell {ours['told']:.0%} of the key facts ({base['told']:.0%})"
     )
-    counts = pairs.counts(frozen)
+    counts = curriculum.counts(frozen)
     return tracking.Training(
         day=day, run_id=run_id, dag_id=DAG, inputs_digest=digest, params=params,
         metrics={name: value for name, value in numbers.items() if np.isfinite(value)},
         datasets=[
             tracking.DataSet(
                 m.name, m.content_hash, "marts.products" if m.name == "products" else f"lake.{m.name}", day,
-                counts["train"] if m.name == pairs.NAME else m.rows, "training",
+                pairs.counts(frozen)["train"] if m.name == pairs.NAME else m.rows, "training",
             )
             for m in inputs
         ],
@@ -359,7 +409,7 @@ def _texts(made: Tuned) -> str:
 
 
 def _card(
-    made: Tuned, counts: Mapping[str, int], few: str, inputs: Sequence[lake.Manifest], day: date, settings: Settings
+    made: Tuned, counts: Mapping[str, Mapping[str, int]], few: str, inputs: Sequence[lake.Manifest], day: date, settings: Settings
 ) -> str:  # fmt: skip
     report = made.report
     hashes = {frozen.name: frozen.content_hash for frozen in inputs}
@@ -367,6 +417,16 @@ def _card(
     rows = "\n".join(
         f"| {name} | " + " | ".join(f"{p.averages[n]:.3f}" for n in names) + " |"
         for name, p in made.proofs.items()
+    )
+    listed = "\n".join(
+        f"| {text} | {told['train']} | {told['validation']} | {told['test']} | "
+        + (
+            " | ".join(f"{made.beside[text][n]:.3f}" for n in ("base", "tuned", "passed"))
+            if text in made.beside
+            else " | | "
+        )
+        + " |"
+        for text, told in counts.items()
     )
     losses = "\n".join(
         f"| {name} | {points[0][1]:.3f} | {points[-1][1]:.3f} | {points[-1][0]} |"
@@ -385,10 +445,15 @@ Gate: {"promote" if report["promote"] else "refuse"}: {report["reason"]}.
 
 ## Data
 
-{counts["train"]} pairs to learn from, {counts["validation"]} looked at, {counts["test"]} to judge, apart by product and by
-near-duplicates of it. Content hash `{hashes[pairs.NAME]}`. A text says what the product's facts say, in phrasings of the
-house and in sentences of the shop's own descriptions that the facts bear; personal data and texts that speak to a model were
-left out before.
+Pairs, apart by product (a summary: by what the customer prefers) and by near-duplicates of it. Content hash
+`{hashes[pairs.NAME]}`. A text says what the facts say, in phrasings of the house and in sentences of the shop's own
+descriptions that the facts bear; personal data and texts that speak to a model were left out before. Facts of customers name
+nobody, and their days are moved. Of each other text than a description: the loss a token of held-out pairs, packaged and
+tuned, and the share of them that it wrote so that they may stand; below {LEAST_PASSED:.0%} no night asks for it.
+
+| text | to learn from | looked at | to judge | packaged | tuned | may stand |
+|---|---|---|---|---|---|---|
+{listed}
 
 ## What people would rather say
 
@@ -404,7 +469,7 @@ writes nothing freely.
 |---|{"---|" * len(names)}
 {rows}
 
-Loss a token of held-out texts: packaged {report["losses"]["base"]:.3f}, tuned {report["losses"]["tuned"]:.3f}
+Loss a token of held-out descriptions: packaged {report["losses"]["base"]:.3f}, tuned {report["losses"]["tuned"]:.3f}
 ({-report["loss_fall"]:+.1%}).
 
 | curve | first | last | steps |

@@ -3,7 +3,8 @@
 A pair is a product's facts as a live request shows them and a description that says them: sentences of the house in an
 order of their own, with those of the shop's own sentences that its facts bear. Every sentence was held against the facts,
 the shop's packs and its voice, so nothing is learnt that a night would take out. Products that are nearly the same are on
-one side. Not here: the network (writer), checking texts that a writer made (products.product_copy).
+one side. Beside descriptions stand pairs of other texts (field_pairs, summary_pairs), fewer of them. Not here: the network
+(writer), checking texts that a writer made (products.product_copy).
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ import pyarrow as pa
 
 from nightmarket import guard, lake
 from nightmarket.guard.claims import OWN
-from nightmarket.products.product_copy import policies, writing
+from nightmarket.products.product_copy import fields, policies, writing
 from nightmarket.products.product_copy.facts import read_sheets
 from nightmarket.products.product_copy.sheet import Sheet
-from nightmarket.prompts import render
 from nightmarket.training.passages import sentences
 
 NAME = "writing_pairs"
@@ -80,23 +80,31 @@ _MASK = [
 
 @dataclass(frozen=True)
 class Pair:
-    """What is asked (the prompt's turns) and what a good answer is; `side` is one of `SIDES`."""
+    """What is asked (the prompt's turns) and what a good answer is.
+
+    Attributes:
+        product_id: of whom; of a customer's summary a digest of its facts, as nobody's id is learnt from.
+        side: one of `SIDES`.
+        field: which of `llm.TEXTS` it is.
+    """
 
     product_id: str
     side: str
     messages: tuple[tuple[str, str], ...]
     text: str
+    field: str = "description"
 
 
-def freeze(day: date, *, seed: int, languages: frozenset[str]) -> tuple[lake.Manifest, bool]:
-    """Write the day's pairs into the lake; says whether they are new."""
+def freeze(day: date, found: Sequence[Pair]) -> tuple[lake.Manifest, bool]:
+    """Write pairs into the lake as the day's; says whether they are new."""
     rows = [
-        {"product_id": p.product_id, "side": p.side, "messages": json.dumps(p.messages, ensure_ascii=False), "text": p.text}
-        for p in made(lake.read("products", day), seed=seed, languages=languages)
+        {"product_id": p.product_id, "side": p.side, "field": p.field, "text": p.text,
+         "messages": json.dumps(p.messages, ensure_ascii=False)}
+        for p in found
     ]  # fmt: skip
-    schema = pa.schema([(name, pa.string()) for name in ("product_id", "side", "messages", "text")])
+    schema = pa.schema([(name, pa.string()) for name in ("product_id", "side", "field", "messages", "text")])
     before = lake.manifest(NAME, day)
-    lake.write(NAME, day, pa.Table.from_pylist(rows, schema=schema), key=("product_id", "text"))
+    lake.write(NAME, day, pa.Table.from_pylist(rows, schema=schema), key=("product_id", "field", "text"))
     manifest = lake.require(NAME, day)
     return manifest, before is None or before.content_hash != manifest.content_hash
 
@@ -109,21 +117,19 @@ def load(day: date) -> list[Pair]:
             row["side"],
             tuple((role, text) for role, text in json.loads(row["messages"])),
             row["text"],
+            row["field"],
         )
         for row in lake.read(NAME, day).to_pylist()
     ]
 
 
 def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pair]:
-    """Pairs of the products that have facts to tell in a language of the writer, at most `MOST_PRODUCTS` of them."""
+    """Descriptions of the products that have facts to tell in a language of the writer, at most `MOST_PRODUCTS` of them."""
     found: list[Pair] = []
     seen: set[str] = set()
     packs = guard.shop_packs()
     for row, sheet in sheets(products, languages):
-        side = side_of(sheet)
-        random = np.random.default_rng(
-            [seed, int(hashlib.sha256(sheet.product_id.encode()).hexdigest()[:8], 16)]
-        )
+        side, random = side_of(sheet), draws(seed, sheet.product_id)
         pack = policies.pack_of(sheet, packs)
         turns = prompt(sheet, pack)
         for _ in range(TEXTS_A_PRODUCT if side == "train" else 1):
@@ -135,10 +141,14 @@ def made(products: pa.Table, *, seed: int, languages: frozenset[str]) -> list[Pa
     return found
 
 
-def prompt(sheet: Sheet, pack: guard.Pack) -> tuple[tuple[str, str], ...]:
-    """The turns in which a night asks for a text of a sheet that is held against its pack, in the shop's voice."""
-    asked = render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice)
-    return tuple((message.role, message.content) for message in asked)
+def prompt(sheet: Sheet, pack: guard.Pack, field: str = fields.DESCRIPTION) -> tuple[tuple[str, str], ...]:
+    """The turns in which a night asks for a field of a sheet that is held against its pack, in the shop's voice."""
+    return tuple((message.role, message.content) for message in fields.messages(field, sheet, pack))
+
+
+def draws(seed: int, what: str) -> np.random.Generator:
+    """Draws of something's own: what is drawn for it does not depend on what stands beside it."""
+    return np.random.default_rng([seed, int(hashlib.sha256(what.encode()).hexdigest()[:8], 16)])
 
 
 def is_written(locale: str, languages: frozenset[str]) -> bool:
@@ -203,14 +213,22 @@ def group_of(sheet: Sheet) -> str:
 
 def side_of(sheet: Sheet) -> str:
     """On which side a product is; a digest of its group decides."""
-    return _TENTHS.get(
-        int(hashlib.sha256(f"side\x1f{group_of(sheet)}".encode()).hexdigest()[:8], 16) % 10, "train"
-    )
+    return side_of_group(group_of(sheet))
+
+
+def side_of_group(group: str) -> str:
+    """On which side all of a group are."""
+    return _TENTHS.get(int(hashlib.sha256(f"side\x1f{group}".encode()).hexdigest()[:8], 16) % 10, "train")
 
 
 def on(side: str, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs of one side, in their order."""
     return [pair for pair in pairs if pair.side == side]
+
+
+def of(field: str, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of one kind of text, in their order."""
+    return [pair for pair in pairs if pair.field == field]
 
 
 def counts(pairs: Sequence[Pair]) -> Mapping[str, int]:

@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from nightmarket import guard, llm, metrics
-from nightmarket.products.product_copy import freely, policies, writing
+from nightmarket.products import summaries
+from nightmarket.products.product_copy import fields, freely, policies, writing
 from nightmarket.products.product_copy.sheet import Removed, Sheet
+from nightmarket.training import pairs
+from nightmarket.training.pairs import Pair
 
 BASE = "the packaged writer"
 MEASURE = "told"
@@ -75,6 +79,26 @@ def prove(sheets: Sequence[Sheet], writer: llm.Generator) -> Proof:
         "distinct_2": distinct(texts), "seconds": seconds, "tokens_per_second": tokens / max(seconds, 1e-9),
     }  # fmt: skip
     return Proof(np.array(told, np.float64), averages, tuple(texts))
+
+
+def share_that_stands(some: Sequence[Pair], products: pa.Table, writer: llm.Generator) -> float:
+    """Of texts other than descriptions, all of one kind, the share that a writer asked for them writes so that a night would
+    publish them; some lines of a list are enough."""
+    field, packs = some[0].field, guard.shop_packs()
+    if field == summaries.SUMMARY:
+        facts = [summaries.facts_in(pair.messages[-1][1]) for pair in some]
+        return float(np.mean([s.by is not None for s in summaries.write([(f, "") for f in facts], writer)]))
+    sheets = {sheet.product_id: sheet for _, sheet in pairs.sheets(products, writer.languages)}
+    asked = [
+        (sheet, policies.pack_of(sheet, packs)) for pair in some if (sheet := sheets.get(pair.product_id))
+    ]
+    requests = [(sheet, pack, r) for sheet, pack in asked if (r := fields.request(field, sheet, pack))]
+    replies = writer.attempt([request for _, _, request in requests])
+    stands = [
+        isinstance(reply, llm.Reply) and bool(fields.read(field, reply, sheet, pack, []))
+        for (sheet, pack, _), reply in zip(requests, replies, strict=True)
+    ]
+    return float(np.mean(stands)) if stands else 0.0
 
 
 def key_facts(sheet: Sheet) -> frozenset[str]:

@@ -51,7 +51,9 @@ BLOCKS = 4
 LONGEST = 320
 """Tokens of a pair that are read: longer ones lose the end of their text."""
 HELD_OUT = 48
-"""Pairs of the test side that judge."""
+"""Descriptions of the test side that judge."""
+HELD_OUT_BESIDE = 8
+"""Pairs of each other text on the test side whose loss is told."""
 LOOKED_AT = 16
 """Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2
@@ -143,16 +145,16 @@ class Writer:
         size = np.array([len(pair.text.encode()) for pair in pairs])
         return self.losses_of(pairs) * tokens / (size * np.log(2))
 
-    def save(self, folder: Path) -> None:
-        """Write what was learnt alone, as `llm.tuned` reads it."""
+    def save(self, folder: Path, writes: Sequence[str] = ("description",)) -> None:
+        """Write what was learnt alone, as `llm.tuned` reads it, and which of `llm.TEXTS` that are."""
         learnt = {
             name.removeprefix("base_model.model.").replace(".default.", "."): p.detach().float().cpu().numpy()
             for name, p in self.learns().items()
         }
         if self.method == "full":
-            tuned.write_whole(folder, learnt)
+            tuned.write_whole(folder, learnt, writes=writes)
         else:
-            tuned.write(folder, learnt, scale=ALPHA / RANK)
+            tuned.write(folder, learnt, scale=ALPHA / RANK, writes=writes)
 
     def _nats(self, ids: Tensor, mask: Tensor, asked: Tensor, reduction: str) -> Tensor:
         """What each asked token costs, row by row, or their mean."""

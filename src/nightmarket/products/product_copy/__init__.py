@@ -4,7 +4,7 @@ night.
 A writer chooses among house phrasings under a grammar made of a product's facts, or writes freely where it may; the guard
 reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
 template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
-phrasing (`writing`), asking (`asking`, `freely`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
+phrasing (`writing`), asking (`asking`, `freely`, `fields`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
 what people decided (`reviews`, `desk`), which texts are due (`due`), the shared steps (`products`).
 
 What a policy pack calls high risk waits for a person (`pending`); what readers saw before stands beside it, as it was. So a
@@ -32,7 +32,7 @@ import pyarrow as pa
 from nightmarket import guard, lake, llm, products
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
-from nightmarket.products.product_copy import policies, reviews, twins
+from nightmarket.products.product_copy import fields, policies, reviews, twins
 from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, write, write_many
 from nightmarket.products.product_copy.due import (
     RECIPE,
@@ -189,7 +189,7 @@ def version(day: date) -> str:
         f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}/{settings.copy_review_days}"
     )
     with llm.open_generator(day) as writer:
-        who, prices = writer.version, writer.spent.prices
+        who, prices = fields.identity(writer), writer.spent.prices
     if settings.copy_cost_per_night is not None and not prices.are_none:
         budget += f"/{settings.copy_cost_per_night}/{prices.price_in}/{prices.price_out}"
     rules = policies.rules_digest(guard.shop_packs())
@@ -209,15 +209,16 @@ def _written(due: Sequence[Due], writer: llm.Generator, packs: guard.Packs) -> _
     night = _Night([], [], Counter())
     started = time.monotonic()
     most, queue, largest, dearest = settings.copy_products_per_night, list(due), 0, Decimal(0)
+    page = MOST_TOKENS + sum(fields.MOST_TOKENS.get(name, 0) for name in fields.wanted(writer))
     is_over = False
     while queue and not is_over:
         left = settings.copy_tokens_per_night - night.spent["size"]
         room = most - len(night.written) - len(night.kept)
         if room <= 0 or left <= 0 or (money is not None and night.cost >= money):
             break
-        at_once = min(CHUNK, room, max(1, left // (largest or MOST_TOKENS)))
+        at_once = min(CHUNK, room, max(1, left // (largest or page)))
         if money is not None:
-            one = dearest or prices.cost(MOST_TOKENS, MOST_TOKENS)
+            one = dearest or prices.cost(page, page)
             at_once = min(at_once, max(1, int((money - night.cost) / one)))
         chunk = queue[:at_once]
         for entry, text in zip(chunk, write_many([e.sheet for e in chunk], writer, packs), strict=True):
@@ -425,7 +426,8 @@ def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
     }
     changed = [a for a in sorted({*told, *now}) if told.get(a) != now.get(a) and a not in ("title", "name")]
     names = [a if a in ("brand", "category") else f"attributes.{a}" for a in changed]
-    if old["title"] != (text.title or None):
+    # A title that a writer may write is another one for another reason.
+    if old["title"] != (text.title or None) and "title" not in get_settings().copy_fields:
         names.insert(0, "title")
     if old["model_name"] != text.model_name and not causes:
         causes.append(f"model changed: {old['model_name']} to {text.model_name}")

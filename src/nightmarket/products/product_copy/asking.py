@@ -1,18 +1,19 @@
 """From sheets to texts: what a writer is asked about many products at once, and what is made of its replies.
 
 A writer that may write freely (`free = True`) is asked for its own words; facts that these leave out are added in house
-phrasings. Any other writer chooses among house phrasings under a grammar. Where nothing is left, the template stands. A
+phrasings, and beside the description it is asked for what else of the page it may write. Any other writer chooses among house phrasings under a grammar. Where nothing is left, the template stands. A
 product has at most two rounds, one where the writer keeps no grammar; those of all products are asked together. Not here: which products, budgets, rows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nightmarket import guard, llm
-from nightmarket.products.product_copy import freely, policies, writing
+from nightmarket.products.product_copy import fields, freely, policies, writing
+from nightmarket.products.product_copy.fields import DESCRIPTION
 from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.products.product_copy.text import Origin, Sentence, Text, compose, judge
 from nightmarket.prompts import PROMPT_VERSION, render
@@ -33,7 +34,10 @@ class _Draft:
     reason: str = ""  # why the template stands
     kept: list[Sentence] = field(default_factory=list)
     is_free: bool = False
-    asked: llm.Request | None = None
+    asked: dict[str, llm.Request] = field(default_factory=dict)  # by field
+    written: dict[str, tuple[Sentence, ...]] = field(
+        default_factory=dict
+    )  # what else of the page the writer wrote
     missing: writing.Plan | None = None
     failure: llm.Failure | None = None
     spent: list[llm.Reply] = field(default_factory=list)
@@ -53,7 +57,7 @@ def write_many(
     drafts = [_draft(sheet, packs, writer) for sheet in sheets]
     _round(drafts, writer, _first)
     for draft in drafts:
-        if draft.is_free and draft.kept:
+        if draft.is_free and draft.kept and not draft.failure:
             _look_for_missing(draft, writer)
     _round(drafts, writer, _second)
     return [draft.failure or _finished(draft, writer) for draft in drafts]
@@ -74,15 +78,18 @@ def _draft(sheet: Sheet, packs: guard.Packs, writer: llm.Generator) -> _Draft:
     held = policies.hold(sheet, pack)
     removed = list(held.removed)
     draft = _Draft(held, pack, writing.plan(held, removed, pack), removed)
-    language = sheet.locale.split("-")[0].lower()
+    language, wanted = sheet.locale.split("-")[0].lower(), fields.wanted(writer)
     if language not in writer.languages:
         draft.reason = f"the writer does not write {language}"
-    elif writer.free and draft.plan.body:
-        draft.is_free, draft.asked = True, freely.request(held, pack)
+    elif DESCRIPTION in wanted and draft.plan.body:
+        draft.is_free, draft.asked[DESCRIPTION] = True, freely.request(held, pack)
     elif draft.plan.is_choice:
-        draft.asked = _by_grammar(held, draft.plan, pack)
+        draft.asked[DESCRIPTION] = _by_grammar(held, draft.plan, pack)
     else:
         draft.reason = "nothing to choose"
+    if draft.asked:
+        asked = {name: fields.request(name, held, pack) for name in wanted if name != DESCRIPTION}
+        draft.asked |= {name: request for name, request in asked.items() if request is not None}
     return draft
 
 
@@ -97,13 +104,19 @@ def _by_grammar(sheet: Sheet, plan: writing.Plan, pack: guard.Pack) -> llm.Reque
 def _round(
     drafts: Sequence[_Draft], writer: llm.Generator, read: Callable[[_Draft, llm.Reply | None], None]
 ) -> None:
-    """Ask what is to be asked of all drafts together, and hand each its outcome."""
-    waiting = [(draft, draft.asked) for draft in drafts if draft.asked]
+    """Ask what is to be asked of all drafts together, and hand each its outcome; other fields are read alike in any round.
+
+    A writer that was not there for one field was not there for the page: what it said of the others is in the store.
+    """
+    # Field by field: a runtime evaluates the shared head of neighbouring prompts once.
+    waiting = [
+        (d, name, d.asked[name]) for name in (DESCRIPTION, *fields.BESIDE) for d in drafts if name in d.asked
+    ]
     if not waiting:
         return
-    outcomes = writer.attempt([request for _, request in waiting])
-    for (draft, _), outcome in zip(waiting, outcomes, strict=True):
-        draft.asked = None
+    outcomes = writer.attempt([request for _, _, request in waiting])
+    for (draft, name, _), outcome in zip(waiting, outcomes, strict=True):
+        del draft.asked[name]
         if isinstance(outcome, llm.Failure) and outcome.kind != "invalid":
             draft.failure = outcome
             continue
@@ -111,7 +124,11 @@ def _round(
             draft.spent.append(outcome)
         else:
             log.warning("product %s: %s", draft.sheet.product_id, outcome.reason)
-        read(draft, outcome if isinstance(outcome, llm.Reply) else None)
+        reply = outcome if isinstance(outcome, llm.Reply) else None
+        if name == DESCRIPTION:
+            read(draft, reply)
+        elif reply is not None:
+            draft.written[name] = fields.read(name, reply, draft.sheet, draft.pack, draft.removed)
 
 
 def _first(draft: _Draft, reply: llm.Reply | None) -> None:
@@ -135,7 +152,7 @@ def _second(draft: _Draft, reply: llm.Reply | None) -> None:
 def _look_for_missing(draft: _Draft, writer: llm.Generator) -> None:
     draft.missing = writing.rest(draft.sheet, _told(draft), draft.pack)
     if draft.missing.is_choice and writer.keeps_grammars:
-        draft.asked = _by_grammar(draft.sheet, draft.missing, draft.pack)
+        draft.asked[DESCRIPTION] = _by_grammar(draft.sheet, draft.missing, draft.pack)
 
 
 def _told(draft: _Draft) -> frozenset[str]:
@@ -170,9 +187,12 @@ def _finished(draft: _Draft, writer: llm.Generator | None) -> Text:
     kept = draft.kept
     if draft.reason or not kept or writer is None:
         kept = _judged(guard.sentences(writing.template(draft.plan)), draft, "template")
-    bullets = judge(writing.bullets(sheet), sheet, pack, draft.removed, origin="facts", field="facts")
-    text = compose(sheet, pack, _most_telling(kept, pack), bullets, draft.removed)
+    # Whoever a row names wrote all of it: beside a template stands what the house puts there.
     by_model = writer is not None and not draft.reason
+    written = draft.written if by_model else {}
+    text = _composed(draft, kept, written)
+    if text.blocked and any(written.values()):
+        text = _composed(draft, kept, {})
     return replace(
         text,
         model_name=writer.name if writer is not None and by_model else f"template ({draft.reason})",
@@ -186,6 +206,19 @@ def _finished(draft: _Draft, writer: llm.Generator | None) -> Text:
             sum(reply.tonight[1] for reply in draft.spent),
         ),
     )
+
+
+def _composed(draft: _Draft, kept: Sequence[Sentence], written: Mapping[str, tuple[Sentence, ...]]) -> Text:
+    sheet, pack = draft.sheet, draft.pack
+    lines = list(written.get("bullets", ()))
+    told = frozenset().union(*(line.told for line in lines))
+    house = judge(writing.bullets(sheet), sheet, pack, draft.removed, origin="facts", field="facts")
+    # Facts that no line of the writer tells stand behind its own as the house lists them.
+    lines += [line for line in house if not lines or not line.told <= told]
+    return compose(
+        sheet, pack, _most_telling(kept, pack), lines, draft.removed,
+        headline=written.get("title", ()), meta=written.get("meta_description", ()),
+    )  # fmt: skip
 
 
 def _most_telling(kept: Sequence[Sentence], pack: guard.Pack) -> list[Sentence]:

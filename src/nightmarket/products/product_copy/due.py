@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightmarket import guard, lake, llm, products
-from nightmarket.products.product_copy import policies
+from nightmarket.products.product_copy import fields, policies
 from nightmarket.products.product_copy.facts import read_sheets
 from nightmarket.products.product_copy.policies import SHOP_PAGE
 from nightmarket.products.product_copy.reviews import BLOCKED, RETIRED, SHOWN, Key, key_of
@@ -66,11 +66,11 @@ def due_texts(
     First live copy that says what its pack of today forbids, with what was taken down for it; then live copy that is only too
     long for it, then other stale copy, then new products by purchases, then by id.
     """
-    wanted_on = policies.channels(packs)
+    wanted_on, who = policies.channels(packs), fields.identity(writer)
     bought = _bought(day) if len(before) < catalogue.num_rows * len(wanted_on) else {}
     due: list[Due] = []
     for product, sheet in read_sheets(catalogue, lambda row: is_for_sale(row.get("status"))):
-        pages = tuple(_pages(sheet, writer.version, before, packs, wanted_on))
+        pages = tuple(_pages(sheet, who, before, packs, wanted_on))
         if pages:
             place = min(_place(page) for page in pages)
             due.append(Due(sheet, pages, (place, -bought.get(product["product_id"], 0), sheet.product_id)))
@@ -78,11 +78,11 @@ def due_texts(
 
 
 def _pages(
-    sheet: Sheet, model_version: str, before: Before, packs: guard.Packs, channels: Sequence[str]
+    sheet: Sheet, who: str, before: Before, packs: guard.Packs, channels: Sequence[str]
 ) -> Iterator[Page]:
     """The texts of a product that are missing or stale."""
     pack = policies.pack_of(sheet, packs)
-    of_page, prompt = input_hash(sheet, model_version, pack), policies.prompt_version(pack)
+    of_page, prompt = input_hash(sheet, who, pack), policies.prompt_version(pack)
     for channel in channels:
         version = policies.version_of(policies.pack_of(sheet, packs, channel))
         hashed = of_page if channel == SHOP_PAGE else digest(of_page, channel, version)
@@ -137,8 +137,8 @@ def is_for_sale(status: str | None) -> bool:
     return (status or "active") == "active"
 
 
-def input_hash(sheet: Sheet, model_version: str, pack: guard.Pack) -> str:
-    """A digest of all that decides a product's copy. Facts that are never told (stock codes, price, description) do not enter."""
+def input_hash(sheet: Sheet, who: str, pack: guard.Pack) -> str:
+    """A digest of all that decides a product's copy; `who` writes (`fields.identity`). Facts that are never told (stock codes, price, description) do not enter."""
     facts = [(fact.attribute, fact.value) for fact in sheet.facts]
     removed = [
         (gone.attribute, gone.value, gone.verdict)
@@ -160,7 +160,7 @@ def input_hash(sheet: Sheet, model_version: str, pack: guard.Pack) -> str:
         sheet.locale,
         policies.prompt_version(pack),
         policies.version_of(pack),
-        model_version,
+        who,
         RECIPE,
     )
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nightmarket import guard, llm
-from nightmarket.guard.claims import OWN
+from nightmarket.guard.claims import OWN, Verdict
 from nightmarket.guard.policy import house_words, language
 from nightmarket.products.product_copy import writing
 from nightmarket.products.product_copy.sheet import Removed, Sheet
@@ -22,7 +22,7 @@ from nightmarket.prompts import render
 
 MOST_TOKENS = 400
 # Characters that a token of English or Chinese stands for, rarely fewer.
-_CHARACTERS_PER_TOKEN = {"en": 3.0, "zh": 0.7}
+CHARACTERS_PER_TOKEN = {"en": 3.0, "zh": 0.7}
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 # "AT&T" is one name, and "at" in it is not the word that may be spelt as it likes.
 _JOINED = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+)*")
@@ -33,15 +33,21 @@ _MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s
 def request(sheet: Sheet, pack: guard.Pack) -> llm.Request:
     """What a free writer is asked about a product: as many tokens as the description may need."""
     most = pack.limits.get(CHANNEL_FIELDS[pack.channel][1], MOST_TOKENS * 3)
-    needed = int(most / _CHARACTERS_PER_TOKEN[language(sheet.locale)])
+    needed = int(most / CHARACTERS_PER_TOKEN[language(sheet.locale)])
     return llm.Request(
         messages=render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice),
         max_tokens=max(16, min(MOST_TOKENS, needed)),
     )
 
 
-def read(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed]) -> list[Sentence]:
-    """The sentences of a reply that may be published, in its order; of the others, why not goes into `removed`."""
+def read(
+    reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed], *, field: str = ""
+) -> list[Sentence]:
+    """The sentences of a reply that may be published, in its order; of the others, why not goes into `removed`.
+
+    Args:
+        field: that they are for; empty: the description.
+    """
     # Line by line: a heading or a list has no end marks that would part it from the next sentence.
     told = [s for line in reply.text.splitlines() for s in guard.sentences(guard.normalise(line))]
     if reply.finish_reason == "length" and told:
@@ -51,15 +57,22 @@ def read(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Removed
     for text in dict.fromkeys(told):
         if not _is_whole(text, sheet):
             removed.append(gone(text, "no whole sentence", "unsupported"))
-        elif word := misspelt(text, sheet):
-            removed.append(gone(text, f"not how the shop spells it: {word}", "unsupported"))
-        elif twice := _stutter(text, sheet):
-            removed.append(gone(text, f"says twice what the shop says once: {twice}", "unsupported"))
-        elif maker := _another_maker(text, sheet):
-            removed.append(gone(text, f"not who makes it: {maker}", "misbound"))
+        elif found := fault(text, sheet):
+            removed.append(gone(text, *found))
         else:
             whole.append(text)
-    return _without_repetition(judge(whole, sheet, pack, removed, origin="free"), removed)
+    return _without_repetition(judge(whole, sheet, pack, removed, origin="free", field=field), removed)
+
+
+def fault(text: str, sheet: Sheet) -> tuple[str, Verdict] | None:
+    """Why a piece of a text is not how the shop says it, and what kind of fault that is."""
+    if word := misspelt(text, sheet):
+        return f"not how the shop spells it: {word}", "unsupported"
+    if twice := _stutter(text, sheet):
+        return f"says twice what the shop says once: {twice}", "unsupported"
+    if maker := _another_maker(text, sheet):
+        return f"not who makes it: {maker}", "misbound"
+    return None
 
 
 def misspelt(text: str, sheet: Sheet) -> str | None:

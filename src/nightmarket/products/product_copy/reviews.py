@@ -248,12 +248,15 @@ def unborne(row: Row, sheet: Sheet, pack: guard.Pack) -> str:
     bullets = json.loads(row["bullets"] or "[]")
     shown = [line for line in bullets if not line.startswith(required)]
     judge(shown, held, pack, removed, origin="facts", field="facts")
+    meta = row["meta_description"] or ""
+    if not (row["description"] or "").startswith(meta):  # else it is a cut of what was judged
+        judge(guard.sentences(meta), held, pack, removed, origin="template", field="meta_description")
     if removed:
         return f"{removed[0].value} ({removed[0].reason})"
     title, body = CHANNEL_FIELDS[pack.channel]
     told = {title: row["title"] or "", body: row["description"] or ""}
     told |= {"bullets": "\n".join(bullets)} if bullets else {}
-    told |= {"meta_description": row["meta_description"]} if row["meta_description"] else {}
+    told |= {"meta_description": meta} if meta else {}
     found = faults(told, held, pack)
     return policies.said(found[0]) if found else ""
 

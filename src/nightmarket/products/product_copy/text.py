@@ -61,6 +61,8 @@ class Text:
         sheet, pack: what could be said and what might: the sheet is held against the pack.
         body: sentences of the description (lines of an ad).
         lines: bullets.
+        headline: the title where a writer wrote it, else empty: it is the catalogue's own name.
+        meta: sentences of the meta description where a writer wrote it, else empty: it is the first of the description.
         removed: what must not go out, of the product's own data and of what a writer said.
         blocked: why there is nothing to show, or empty.
         is_ai_written: whether a model wrote or chose its sentences.
@@ -78,6 +80,8 @@ class Text:
     model_name: str = ""
     model_version: str = ""
     is_ai_written: bool = False
+    headline: tuple[Sentence, ...] = ()
+    meta: tuple[Sentence, ...] = ()
     tokens_in: int = 0
     tokens_out: int = 0
     size: int = 0
@@ -106,8 +110,9 @@ class Text:
     @property
     def judged(self) -> tuple[tuple[guard.Claim, Origin | None], ...]:
         """Every claim with the origin of its sentence: of what is published, then (without one) of what was removed."""
-        told = set(self.sentences)
-        shown = [*self.body, *(line for line in self.lines if line.text not in told)]
+        told = dict.fromkeys(self.sentences)
+        beside = {s.text: s for s in (*self.lines, *self.headline, *self.meta)}
+        shown = [*self.body, *(sentence for text, sentence in beside.items() if text not in told)]
         out: list[tuple[guard.Claim, Origin | None]] = [(c, s.origin) for s in shown for c in s.claims]
         for lost in dict.fromkeys(self.removed):
             claim = f"{lost.attribute}: {lost.value}"
@@ -157,21 +162,33 @@ def _of(breach: guard.Breach, text: str) -> Removed:
 
 
 def compose(
-    sheet: Sheet, pack: guard.Pack, kept: Sequence[Sentence], bullets: Sequence[Sentence], removed: Sequence[Removed]
+    sheet: Sheet, pack: guard.Pack, kept: Sequence[Sentence], bullets: Sequence[Sentence], removed: Sequence[Removed],
+    *, headline: Sequence[Sentence] = (), meta: Sequence[Sentence] = (),
 ) -> Text:  # fmt: skip
     """A text of a channel from judged sentences: as much as fits, and what the pack requires in front.
 
     Where no title or no sentence is left, or the whole still breaks the pack, the text is blocked and says why.
+
+    Args:
+        headline, meta: a title and a meta description that a writer wrote; what the pack requires is put before that title too,
+            and where it has no room for both, the catalogue's own name stands.
     """
     title_field, body_field = CHANNEL_FIELDS[pack.channel]
     shown = sheet.title if pack.channel == policies.SHOP_PAGE else sheet.name or sheet.title
     title = _title(shown, title_field, pack)
+    written = _title(headline[0].text, title_field, pack) if headline else ""
+    if headline and written.endswith(headline[0].text):
+        title = written
+    else:
+        headline = ()
     lines = _lines(bullets, pack) if pack.channel == policies.SHOP_PAGE else ()
     front = _required(pack, body_field, [s.text for s in kept], [title, *(line.text for line in lines)])
     body = _fitting([*front, *kept], pack)
     said = [entry for entry in dict.fromkeys(removed) if entry.attribute == "sentence"][:MOST_REMOVED]
     recorded = [entry for entry in dict.fromkeys(removed) if entry.attribute != "sentence" or entry in said]
-    text = Text(sheet, pack, title, body, lines, "", tuple(recorded), "")
+    text = Text(
+        sheet, pack, title, body, lines, "", tuple(recorded), "", headline=tuple(headline), meta=tuple(meta)
+    )
     text = replace(text, meta_description=_meta(text))
     return replace(text, blocked=_blocked(text))
 
@@ -276,6 +293,8 @@ def _meta(text: Text) -> str:
     """What search engines show; empty where a cut goes through a name that was whole in its sentence."""
     if text.pack.channel != policies.SHOP_PAGE:
         return ""
+    if text.meta:
+        return joined([sentence.text for sentence in text.meta], text.pack)
     told = guard.fit("meta_description", text.sentences, text.pack)
     return "" if policies.breaches("meta_description", told, text.sheet, text.pack) else told
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nightmarket import guard
@@ -36,6 +36,7 @@ _NOT_A_NOUN = re.compile(
     r"(?:with|without|by|from|in|for|on|no|none|not|free|all)\b|[不无有可未比含]", re.IGNORECASE
 )
 _HAN = re.compile(r"[\u3400-\u9fff]")
+_SUBJECT = re.compile(r"^(?:It is|They are|It|They) (?=\w)")
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,22 @@ def bullets(sheet: Sheet) -> list[str]:
     ]
     lines += [_capital(detail) for detail in sheet.details]
     return list(dict.fromkeys(lines))
+
+
+def lines(sheet: Sheet, pack: guard.Pack | None = None) -> list[Part]:
+    """Of each fact worth telling the ways to say it as a short line, the plain one ("Colour: red") last; each supported.
+
+    A line has no end mark and begins with what it says: "Made of steel", where a sentence says "It is made of steel."
+    """
+    is_spoken, spoken, number = _voice(sheet)
+    made = []
+    for fact in worth_telling(sheet.facts):
+        told = _tellings(fact, sheet, spoken, number) if is_spoken else []
+        ways = [_capital(_SUBJECT.sub("", text).rstrip(".。")) for text in told]
+        ways += bullets(replace(sheet, facts=(fact,), details=()))
+        if checked := _checked(ways, sheet, pack):
+            made.append(Part(tuple(checked)))
+    return made
 
 
 def worth_telling(facts: Sequence[Fact]) -> list[Fact]:
