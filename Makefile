@@ -17,7 +17,7 @@ ifneq ($(strip $(SHOP)),)
 export NIGHTMARKET_SHOP := $(SHOP)
 endif
 
-.PHONY: help setup nightly test test-services up down check bench format docs clean
+.PHONY: help setup nightly test test-slow test-services up down check bench format docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -30,8 +30,14 @@ nightly: $(STAMP) ## One whole night under a real Airflow; SHOP=demo, completejo
 	@$(VENV)/bin/nightmarket nightly
 
 # By file: a night that a module's tests share is run once. (--dist loadgroup does nothing under pytest 9.2.)
-test: $(STAMP) ## Every test that needs no server
-	@$(PYTHON) -m pytest -n 2 --dist loadfile tests
+# The long files begin (tests/conftest.py): at the end of the queue one of them would run alone.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+
+test: $(STAMP) ## Every test that needs no server and less than a minute
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(STAMP) ## The others: a night under a real Airflow, trainings of the packaged weights
+	@$(PYTEST) -m slow
 
 test-services: ## The same promises on PostgreSQL, Redis and Ray: not yet
 	@echo "test-services: not yet. PostgreSQL, Redis and Ray have no tests of their own so far; make test covers the rest."

@@ -282,6 +282,7 @@ def test_orders_that_stop_at_breakfast_warn_although_their_number_is_usual(
     )
 
 
+@pytest.mark.slow
 def test_the_planted_broken_day_of_the_demo_is_seen_and_its_other_days_are_not(home: Path) -> None:
     settings, small = choose_shop("demo"), Demo(customers=500, days=100)
     shop = shops.open_shop("demo", landing_root=settings.state / "landing", demo=small)

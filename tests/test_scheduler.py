@@ -241,11 +241,12 @@ def a_night(
     env = {k: v for k, v in os.environ.items() if not k.startswith(("NIGHTMARKET_", "AIRFLOW"))}
     done = subprocess.run(
         [sys.executable, "-m", "nightmarket.cli", "nightly", "--shop", str(tiny_shop)],
-        env=env | {"NIGHTMARKET_HOME": str(home), "COLUMNS": "200"}, capture_output=True, text=True, timeout=400,
+        env=env | {"NIGHTMARKET_HOME": str(home), "COLUMNS": "200"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     return home, done
 
 
+@pytest.mark.slow
 class TestNightly:
     def test_one_command_runs_the_whole_night_and_says_what_was_published(self, a_night: Any) -> None:
         _, done = a_night

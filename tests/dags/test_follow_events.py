@@ -21,6 +21,8 @@ from nightmarket.settings import get_settings
 from tests.conftest import write_tiny_shop
 from tests.products.list_shop import crown
 
+pytestmark = pytest.mark.slow
+
 LAST, COMING = date(2026, 3, 2), date(2026, 3, 3)
 ROOT = Path(__file__).parents[2]
 

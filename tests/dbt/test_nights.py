@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
 from hand_shop import FIRST_NIGHT, consent, event, first_night, line, order, review
 from hand_warehouse import TABLES, Raw, marts, marts_made_anew, run_models
 
@@ -31,6 +32,7 @@ def _build(*select: str) -> dict[str, list[str]]:
 _MARTS = ("order_items", "purchases", "customer_features", "customer_affinities")
 
 
+@pytest.mark.slow
 def test_each_night_costs_what_it_touches_and_gives_what_a_full_build_gives(raw: Raw) -> None:
     raw.land(FIRST_NIGHT, **first_night())
     run_models()

@@ -459,6 +459,7 @@ def test_a_disk_that_fills_during_export_leaves_no_file_and_says_what_to_do(
     assert list((home / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_says_it(
     registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
