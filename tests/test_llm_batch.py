@@ -99,6 +99,8 @@ def test_a_product_keeps_its_place_until_its_text_is_there_and_facts_left_out_co
 ) -> None:
     from nightmarket.products.product_copy import Text, read_sheet, write_many
 
+    chosen.setenv("NIGHTMARKET_COPY_FIELDS", "description")
+    get_settings.cache_clear()
     cup = {
         "product_id": "p1", "title": "Aquaron Steel Cup", "brand": "Aquaron", "category": "Kitchen > Cups", "locale": "en",
         "attributes": json.dumps({"Material": "stainless steel", "Colour": "turquoise"}), "status": "active",

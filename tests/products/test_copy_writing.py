@@ -404,7 +404,7 @@ def test_money_ends_the_night_counts_the_rest_and_a_second_try_ends_at_the_same_
         for name, value in {
             "GENERATOR": "endpoint", "ENDPOINT_URL": server.url, "ENDPOINT_MODEL": "tiny", "ENDPOINT_PRICE_IN": "100",
             "ENDPOINT_PRICE_OUT": "200", "ENDPOINT_CURRENCY": "GBP", "COPY_COST_PER_NIGHT": "0.003",
-            "ENDPOINT_CONCURRENCY": "1",
+            "ENDPOINT_CONCURRENCY": "1", "COPY_FIELDS": "description",
         }.items():  # fmt: skip
             monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
         monkeypatch.setattr(product_copy, "MOST_TOKENS", 1)

@@ -1,8 +1,9 @@
 """From sheets to texts: what a writer is asked about many products at once, and what is made of its replies.
 
 A writer that may write freely (`free = True`) is asked for its own words; facts that these leave out are added in house
-phrasings, and beside the description it is asked for what else of the page it may write. Any other writer chooses among house phrasings under a grammar. Where nothing is left, the template stands. A
-product has at most two rounds, one where the writer keeps no grammar; those of all products are asked together. Not here: which products, budgets, rows.
+phrasings, and beside the description it is asked for what else of the page it may write. Any other writer chooses among house
+phrasings under a grammar. Where nothing is left, the template stands. A product has at most two rounds, one where the writer
+keeps no grammar; those of all products are asked together. Not here: which products, budgets, rows.
 """
 
 from __future__ import annotations
@@ -35,9 +36,8 @@ class _Draft:
     kept: list[Sentence] = field(default_factory=list)
     is_free: bool = False
     asked: dict[str, llm.Request] = field(default_factory=dict)  # by field
-    written: dict[str, tuple[Sentence, ...]] = field(
-        default_factory=dict
-    )  # what else of the page the writer wrote
+    # What else of the page the writer wrote.
+    written: dict[str, tuple[Sentence, ...]] = field(default_factory=dict)
     missing: writing.Plan | None = None
     failure: llm.Failure | None = None
     spent: list[llm.Reply] = field(default_factory=list)
