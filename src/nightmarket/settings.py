@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     )
 
     writer_steps: int = Field(
-        48,
+        72,
         ge=1,
         description="Steps of tuning the writer on pairs of facts and text (10 to 15 s each on two cores).",
     )
