@@ -78,6 +78,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     get_settings.cache_clear()
 
 
+def choose(patch: pytest.MonkeyPatch, **values: str) -> None:
+    """Give settings other values for as long as `patch` holds, by their names without `NIGHTMARKET_`."""
+    from nightmarket.settings import get_settings
+
+    for name, value in values.items():
+        patch.setenv(f"NIGHTMARKET_{name}", value)
+    get_settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with MLflow's empty store: making its tables takes seconds, copying them nothing."""

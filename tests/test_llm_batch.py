@@ -18,6 +18,7 @@ from nightmarket.llm import Failure, Message, Reply, Request, batch
 from nightmarket.llm.batch import gather, keep, results_of, under_way
 from nightmarket.settings import get_settings
 from tests.batch_provider import serve
+from tests.conftest import choose
 
 DAY, NEXT, THIRD = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)
 KEY = "sk-nobody-may-see-this"
@@ -26,14 +27,9 @@ KEY = "sk-nobody-may-see-this"
 @pytest.fixture
 def chosen(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A home whose writer is asked in batches."""
-    for name, value in {
-        "GENERATOR": "batch",
-        "ENDPOINT_URL": "http://127.0.0.1:9/v1",
-        "ENDPOINT_MODEL": "tiny",
-    }.items():
-        monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
-    monkeypatch.setenv("NIGHTMARKET_ENDPOINT_KEY", KEY)
-    get_settings.cache_clear()
+    choose(
+        monkeypatch, GENERATOR="batch", ENDPOINT_URL="http://127.0.0.1:9/v1", ENDPOINT_MODEL="tiny", ENDPOINT_KEY=KEY
+    )  # fmt: skip
     yield monkeypatch
     get_settings.cache_clear()
 
@@ -99,8 +95,7 @@ def test_a_product_keeps_its_place_until_its_text_is_there_and_facts_left_out_co
 ) -> None:
     from nightmarket.products.product_copy import Text, read_sheet, write_many
 
-    chosen.setenv("NIGHTMARKET_COPY_FIELDS", "description")
-    get_settings.cache_clear()
+    choose(chosen, COPY_FIELDS="description")
     cup = {
         "product_id": "p1", "title": "Aquaron Steel Cup", "brand": "Aquaron", "category": "Kitchen > Cups", "locale": "en",
         "attributes": json.dumps({"Material": "stainless steel", "Colour": "turquoise"}), "status": "active",
@@ -242,13 +237,7 @@ def test_a_batch_takes_what_the_nights_money_certainly_bears_and_the_rest_waits(
     chosen: pytest.MonkeyPatch,
 ) -> None:
     # A request is 9 bytes of instructions and a letter, some 4 tokens, and may be answered with 40.
-    for name, value in {
-        "ENDPOINT_PRICE_IN": "0",
-        "ENDPOINT_PRICE_OUT": "1000",
-        "COPY_COST_PER_NIGHT": "0.05",
-    }.items():
-        chosen.setenv(f"NIGHTMARKET_{name}", value)
-    get_settings.cache_clear()
+    choose(chosen, ENDPOINT_PRICE_IN="0", ENDPOINT_PRICE_OUT="1000", COPY_COST_PER_NIGHT="0.05")
     texts(DAY, "a", "b", "c")
     # Half the price in a batch: 0.02 a request.
     assert (gather(DAY).note.split("; ")[1:], asked()) == (["1 wait for another"], ["a", "b"])
@@ -260,9 +249,7 @@ def test_a_batch_takes_what_the_nights_money_certainly_bears_and_the_rest_waits(
 
 
 def test_a_night_without_money_sends_no_batch(chosen: pytest.MonkeyPatch) -> None:
-    for name, value in {"ENDPOINT_PRICE_OUT": "1000", "COPY_COST_PER_NIGHT": "0.01"}.items():
-        chosen.setenv(f"NIGHTMARKET_{name}", value)
-    get_settings.cache_clear()
+    choose(chosen, ENDPOINT_PRICE_OUT="1000", COPY_COST_PER_NIGHT="0.01")
     texts(DAY, "a")
     assert (gather(DAY).note, under_way()) == ("1 wait for the money of another night", None)
 

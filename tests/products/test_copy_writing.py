@@ -28,6 +28,7 @@ from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.text import retold
 from nightmarket.prompts import PROMPT_VERSION
 from nightmarket.settings import get_settings
+from tests.conftest import choose
 from tests.faulty_endpoint import says, serve
 
 DAY, NEXT, THIRD = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)
@@ -401,14 +402,12 @@ def test_money_ends_the_night_counts_the_rest_and_a_second_try_ends_at_the_same_
 ) -> None:
     # The server says 10 tokens in and 1 out for each: 0.0012 a text.
     with serve(says(GOOD)) as server:
-        for name, value in {
-            "GENERATOR": "endpoint", "ENDPOINT_URL": server.url, "ENDPOINT_MODEL": "tiny", "ENDPOINT_PRICE_IN": "100",
-            "ENDPOINT_PRICE_OUT": "200", "ENDPOINT_CURRENCY": "GBP", "COPY_COST_PER_NIGHT": "0.003",
-            "ENDPOINT_CONCURRENCY": "1", "COPY_FIELDS": "description",
-        }.items():  # fmt: skip
-            monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
+        choose(
+            monkeypatch, GENERATOR="endpoint", ENDPOINT_URL=server.url, ENDPOINT_MODEL="tiny", ENDPOINT_PRICE_IN="100",
+            ENDPOINT_PRICE_OUT="200", ENDPOINT_CURRENCY="GBP", ENDPOINT_CONCURRENCY="1", COPY_COST_PER_NIGHT="0.003",
+            COPY_FIELDS="description",
+        )  # fmt: skip
         monkeypatch.setattr(product_copy, "MOST_TOKENS", 1)
-        get_settings.cache_clear()
         shelf(*bottles(5))
         first = product_copy.make(DAY, "r1")
         told = first.outcome.note.split("; ")

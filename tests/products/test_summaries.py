@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,7 @@ def test_the_most_valuable_of_the_changed_are_summed_up_and_an_unchanged_night_a
     writer = Biographer(
         "Orders about every 30 days, mostly coffee; last order on 28 February 2026, 7 orders so far."
     )
+    writer.spent.prices = llm.Prices(Decimal(1000), Decimal(2000))
     outcome = night(DAY, writer, monkeypatch)
     assert len(writer.asked) == 5 and all("orders: 7" in asked for asked in writer.asked), (
         "those who spent most"
@@ -137,7 +139,7 @@ def test_the_most_valuable_of_the_changed_are_summed_up_and_an_unchanged_night_a
     told = {name for name, row in found.items() if row["model_name"] == "rfm+biographer"}
     held = {name for name in found if found[name]["summary"] == writer.says}
     assert told == held and "1 summed up by the writer" in outcome.note and len(told) == 1
-    assert (outcome.tokens_in, outcome.tokens_out) == (50, 100)
+    assert (outcome.tokens_in, outcome.tokens_out, outcome.cost) == (50, 100, 0.25)
     assert found["c00"]["summary"].startswith("Orders about every 30 days, most often coffee; last order on")
     assert found["c00"]["model_name"] == "rfm" and found["zh"]["summary"].startswith("大约")
     again = Biographer()

@@ -14,6 +14,7 @@ from nightmarket.errors import CandidatesRefused, ModelRefused
 from nightmarket.settings import get_settings
 from nightmarket.training import bake_off, candidates, finetune_writer
 from nightmarket.training.bake_off import Point
+from tests.conftest import choose
 from tests.training.test_finetune_writer import catalogue
 from tests.training.tiny_llama import write_tiny_llama
 
@@ -116,12 +117,9 @@ def test_candidates_are_compared_once_with_a_learning_curve_and_a_page(
     (shop / "writers.toml").write_text(
         f'[[candidate]]\nname = "tiny"\nkind = "folder"\npath = "{tiny_llama}"\nprice_per_hour = 3.6\n'
     )
-    monkeypatch.setenv("NIGHTMARKET_SHOP", str(shop))
-    for name, value in (
-        ("WRITER_STEPS", "4"), ("WRITER_TRIAL_PRODUCTS", "1"), ("BAKE_OFF_PAIRS", "16"), ("ENDPOINT_TRIES", "1"),
-    ):  # fmt: skip
-        monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
-    get_settings.cache_clear()
+    choose(
+        monkeypatch, SHOP=str(shop), WRITER_STEPS="4", WRITER_TRIAL_PRODUCTS="1", BAKE_OFF_PAIRS="16", ENDPOINT_TRIES="1"
+    )  # fmt: skip
     _empty_store(registry)
     lake.write("products", DAY, catalogue(), key=("product_id",))
     finetune_writer.build_examples(DAY, "r")
@@ -164,9 +162,7 @@ def test_candidates_that_cannot_be_tried_cost_a_line_each_and_are_tried_again_wh
         '[[candidate]]\nname = "pickled"\nkind = "folder"\npath = "pickled"\n'
         '[[candidate]]\nname = "gone"\nkind = "endpoint"\nurl = "http://127.0.0.1:9/v1"\nmodel = "m"\n'
     )
-    for name, value in (("SHOP", str(tmp_path)), ("WRITER_TRIAL_PRODUCTS", "1"), ("ENDPOINT_TRIES", "1")):
-        monkeypatch.setenv(f"NIGHTMARKET_{name}", value)
-    get_settings.cache_clear()
+    choose(monkeypatch, SHOP=str(tmp_path), WRITER_TRIAL_PRODUCTS="1", ENDPOINT_TRIES="1")
     _empty_store(registry)
     lake.write("products", DAY, catalogue(), key=("product_id",))
     finetune_writer.build_examples(DAY, "r")

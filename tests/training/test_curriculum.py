@@ -16,9 +16,8 @@ from nightmarket.llm import tuned
 from nightmarket.products import profiles, summaries
 from nightmarket.products.product_copy import policies
 from nightmarket.products.profile_summary import Facts
-from nightmarket.settings import get_settings
 from nightmarket.training import curriculum, field_pairs, pairs, proof, summary_pairs
-from tests.training.tiny_writer import catalogue
+from tests.training.tiny_writer import catalogue, plain_shop
 
 DAY = date(2026, 3, 2)
 ENGLISH = frozenset({"en"})
@@ -28,13 +27,8 @@ BESIDE = ("title", "bullets", "meta_description")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[pairs.Pair]:
     """The pairs of a day of a shop that has a catalogue and knows no customer."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTMARKET_HOME", str(tmp_path_factory.mktemp("curriculum")))
-        patch.setenv("NIGHTMARKET_SHOP", "demo")
-        get_settings.cache_clear()
-        found = curriculum.pairs_of(DAY, catalogue(), seed=7, languages=ENGLISH)
-    get_settings.cache_clear()
-    return found
+    with plain_shop(tmp_path_factory.mktemp("curriculum")):
+        return curriculum.pairs_of(DAY, catalogue(), seed=7, languages=ENGLISH)
 
 
 def test_every_text_is_learnt_and_descriptions_are_two_thirds(found: list[pairs.Pair]) -> None:
@@ -157,6 +151,8 @@ def test_the_share_that_stands_is_of_what_a_writer_says_itself(home: Path, found
 
         def __init__(self, lies: bool) -> None:
             self.lies, self.name = lies, "parrot"
+
+        spent = llm.Spent()
 
         def attempt(self, requests: list[llm.Request]) -> list[llm.Reply]:
             texts = [by_prompt[tuple(map(tuple, request.messages))] for request in requests]

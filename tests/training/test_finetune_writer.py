@@ -20,7 +20,8 @@ from nightmarket.llm import tuned
 from nightmarket.settings import get_settings
 from nightmarket.training import curriculum, finetune_writer, pairs, preferences, proof, stepping
 from nightmarket.training.stepping import Objective, best_step, descend
-from tests.training.tiny_writer import catalogue, edits, tiny_writer
+from tests.conftest import choose
+from tests.training.tiny_writer import catalogue, edits, plain_shop, tiny_writer
 
 DAY = date(2026, 3, 2)
 
@@ -30,14 +31,9 @@ DAY = date(2026, 3, 2)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[pairs.Pair]:
-    """Of a shop without packs and a voice of its own: a test before this module may have left another one chosen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTMARKET_HOME", str(tmp_path_factory.mktemp("pairs")))
-        patch.setenv("NIGHTMARKET_SHOP", "demo")
-        get_settings.cache_clear()
-        found = pairs.made(catalogue(), seed=7, languages=frozenset({"en"}))
-    get_settings.cache_clear()
-    return found
+    """The descriptions of a shop that has a catalogue."""
+    with plain_shop(tmp_path_factory.mktemp("pairs")):
+        return pairs.made(catalogue(), seed=7, languages=frozenset({"en"}))
 
 
 def test_no_product_and_no_text_is_on_two_sides_and_every_side_has_some(made: list[pairs.Pair]) -> None:
@@ -467,9 +463,7 @@ def test_the_real_weights_make_one_version_that_llama_cpp_serves_as_the_network_
 
     from nightmarket.training import writer
 
-    for name in ("STEPS", "PRETRAIN_STEPS", "TRIAL_PRODUCTS"):
-        monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", "1")
-    get_settings.cache_clear()
+    choose(monkeypatch, WRITER_STEPS="1", WRITER_PRETRAIN_STEPS="1", WRITER_TRIAL_PRODUCTS="1")
     # As little as there can be, in a step that is large enough to be heard.
     for name, value in (
         ("HELD_OUT", 1),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from nightmarket import guard, lake, ledger, tracking
-from nightmarket.settings import get_settings
 from nightmarket.training import curriculum, finetune_writer, pairs, preferences, proof
 from nightmarket.training.preferences import Preference
+from tests.conftest import choose
 from tests.training.tiny_writer import catalogue, edit, edits, tiny_writer
 
 DAY = date(2026, 3, 2)
@@ -145,9 +145,7 @@ def test_enough_edits_make_a_version_of_their_own_that_says_what_they_did(
 ) -> None:
     from nightmarket.training import writer
 
-    for name, value in (("STEPS", "4"), ("PRETRAIN_STEPS", "0"), ("TRIAL_PRODUCTS", "1")):
-        monkeypatch.setenv(f"NIGHTMARKET_WRITER_{name}", value)
-    get_settings.cache_clear()
+    choose(monkeypatch, WRITER_STEPS="4", WRITER_PRETRAIN_STEPS="0", WRITER_TRIAL_PRODUCTS="1")
     monkeypatch.setattr(writer, "EDITS_RATE", 1e-2)
     # What llama.cpp would say of it is another test's: it serves the packaged weights alone.
     monkeypatch.setattr(writer, "open_packaged", lambda *_: tiny_writer(told))

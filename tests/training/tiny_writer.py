@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from nightmarket.settings import get_settings
 from nightmarket.training.pairs import Pair
 from nightmarket.training.writer import ALPHA, RANK, Method, Writer, whole
+from tests.conftest import choose
 
 KINDS = (
     "kettle", "teapot", "lantern", "blanket", "cushion", "ladle", "basket", "candle", "saucer", "whisk", "apron", "tumbler",
     "platter", "colander", "ramekin", "spatula", "trivet", "thermos", "pitcher", "skillet",
 )  # fmt: skip
 PLACES = ("garden", "travel", "harbour", "mountain", "meadow")
+
+
+@contextmanager
+def plain_shop(home: Path) -> Iterator[None]:
+    """A shop without packs and a voice of its own, for fixtures of a module: a test before it may have left another chosen."""
+    with pytest.MonkeyPatch.context() as patch:
+        choose(patch, HOME=str(home), SHOP="demo")
+        yield
+    get_settings.cache_clear()
 
 
 def catalogue() -> pa.Table:

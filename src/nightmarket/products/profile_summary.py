@@ -1,7 +1,8 @@
 """One sentence about a customer, made of facts alone: English, or Chinese where the locale asks for it.
 
-Not here: the same in a writer's own words (summaries), which facts have enough evidence to be told (profiles). Dates are named instead of "days ago", because a row
-stays current until something changes. The cadence is that of all orders, so the sentence never ties it to one category.
+Not here: the same in a writer's own words (summaries), which facts have enough evidence to be told (profiles). Dates are named
+instead of "days ago", because a row stays current until something changes. The cadence is that of all orders, so the sentence
+never ties it to one category.
 Names of categories and brands come from the catalogue; nothing comes from what a customer wrote.
 """
 

@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 from nightmarket import lake, llm, products, warehouse
 from nightmarket.ledger import Outcome
 from nightmarket.products.interests import digests, interests, preferred
-from nightmarket.products.profile_summary import Facts, summarise
-from nightmarket.products.summaries import Summary, is_asked, write
+from nightmarket.products.profile_summary import Facts
+from nightmarket.products.summaries import Summary, sum_up
 from nightmarket.prompts import SUMMARY_VERSION
 from nightmarket.quality.arrivals import shop_toml, shop_zone
 from nightmarket.settings import get_settings
@@ -104,6 +104,7 @@ def make(day: date, run_id: str) -> products.Made:
         rows_in=features.num_rows, rows_out=profiles.num_rows + interests.num_rows, note=note,
         tokens_in=sum(summary.tokens_in for summary in told if summary),
         tokens_out=sum(summary.tokens_out for summary in told if summary),
+        cost=float(sum(summary.cost for summary in told if summary)),
     )  # fmt: skip
     return products.Made({"customer_profiles": profiles, "customer_interests": interests}, outcome)
 
@@ -334,7 +335,7 @@ def _touched_profiles(
     shown = keep.tolist()
     locales = features["locale"].take(pa.array(chosen, pa.int64())).to_pylist()
     facts = zip(frame["orders"], frame["last_on"], frame["gap"], locales, strict=True)
-    told = _summed_up([
+    told = sum_up([
         (_facts(orders, last_on, gap, categories.get(customer, []), brands.get(customer, [])), own or locale)
         if ok else None
         for customer, ok, (orders, last_on, gap, own) in zip(rows, shown, facts, strict=True)
@@ -386,25 +387,6 @@ def _touched_profiles(
         rounded = pc.round(table[money], 4).cast(pa.decimal128(18, 4))
         table = table.set_column(table.column_names.index(money), money, rounded)
     return table, told, int((~frame["refused"]).sum()), int(sum(refused))
-
-
-def _summed_up(
-    told: Sequence[tuple[Facts, str] | None], worth: Sequence[float], day: date
-) -> list[Summary | None]:
-    """A summary of each of these facts in their locale: the template's, and of the most valuable, up to the night's number, the
-    writer's where it may write them and they hold."""
-    made = [Summary(summarise(*row), None) if row else None for row in told]
-    most = get_settings().summaries_per_night
-    if most == 0:
-        return made
-    with llm.open_generator(day) as writer:
-        able = [n for n, row in enumerate(told) if row and is_asked(*row, writer)]
-        able.sort(key=lambda n: -worth[n] if worth[n] == worth[n] else 0.0)  # without prices by id
-        wanted = [(n, row[0], summary.text) for n in able[:most] if (row := told[n]) and (summary := made[n])]
-        summaries = write([(facts, template) for _, facts, template in wanted], writer)
-    for (n, _, _), summary in zip(wanted, summaries, strict=True):
-        made[n] = summary
-    return made
 
 
 def _touched_interests(customers: pd.DataFrame, affinities: pa.Table, day: date) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Summaries of customers in a writer's own words, each held against the facts that it was shown.
+"""Summaries of customers: the template's, and of the most valuable a writer's, held against the facts that it was shown.
 
 The vocabulary is closed: what is neither a name, a number or a day of the facts nor a word of `_WORDS` is a fault, so that
 nothing about a person can be inferred. Cadence, count and day are those of all orders, and no clause ties one of them to a name
@@ -12,11 +12,13 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 
 from nightmarket import guard, llm
-from nightmarket.products.profile_summary import Facts, day_of, names_of, tellable
+from nightmarket.products.profile_summary import Facts, day_of, names_of, summarise, tellable
 from nightmarket.prompts import render
+from nightmarket.settings import get_settings
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +60,35 @@ class Summary:
     is_due: bool = False  # the writer was not there: worth asking for another night
     tokens_in: int = 0
     tokens_out: int = 0
+    cost: Decimal = Decimal(0)
 
 
-def is_asked(facts: Facts, locale: str, writer: llm.Generator) -> bool:
+def sum_up(
+    told: Sequence[tuple[Facts, str] | None], worth: Sequence[float], day: date
+) -> list[Summary | None]:
+    """A summary of each of these facts in their locale, None where there are none.
+
+    The template says it, and of the most valuable customers, up to a night's number, the writer, where it may and what it says
+    holds.
+
+    Args:
+        worth: of each customer; no number where nothing is known of it.
+    """
+    made = [Summary(summarise(*row), None) if row else None for row in told]
+    most = get_settings().summaries_per_night
+    if most == 0:
+        return made
+    with llm.open_generator(day) as writer:
+        able = [n for n, row in enumerate(told) if row and _is_asked(*row, writer)]
+        able.sort(key=lambda n: -worth[n] if worth[n] == worth[n] else 0.0)  # without prices by id
+        wanted = [(n, row[0], summary.text) for n in able[:most] if (row := told[n]) and (summary := made[n])]
+        summaries = write([(facts, template) for _, facts, template in wanted], writer)
+    for (n, _, _), summary in zip(wanted, summaries, strict=True):
+        made[n] = summary
+    return made
+
+
+def _is_asked(facts: Facts, locale: str, writer: llm.Generator) -> bool:
     """Whether a writer may be asked about a customer: there is something to tell, in a language that can be checked."""
     english = locale.split("-")[0].lower() == "en" and "en" in writer.languages
     return (
@@ -115,7 +143,8 @@ def write(wanted: Sequence[tuple[Facts, str]], writer: llm.Generator) -> list[Su
         if found:
             log.info("a summary was not kept: %s", found[0])
         told, by = (template, None) if found else (text, writer.name)
-        made.append(Summary(told, by, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out))
+        cost = writer.spent.prices.cost(reply.tokens_in, reply.tokens_out)
+        made.append(Summary(told, by, tokens_in=reply.tokens_in, tokens_out=reply.tokens_out, cost=cost))
     return made
 
 

@@ -53,7 +53,7 @@ LONGEST = 320
 HELD_OUT = 48
 """Descriptions of the test side that judge."""
 HELD_OUT_BESIDE = 8
-"""Pairs of each other text on the test side whose loss is told."""
+"""Pairs of each other text on the test side: their loss is told, and what is written of them decides whether a night asks."""
 LOOKED_AT = 16
 """Pairs of the validation side whose loss is looked at while tuning: `LOOKS` times, each some ten seconds."""
 PATIENCE = 2

@@ -4,8 +4,8 @@ night.
 A writer chooses among house phrasings under a grammar made of a product's facts, or writes freely where it may; the guard
 reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
 template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
-phrasing (`writing`), asking (`asking`, `freely`, `fields`), what a text may be (`text`, `policies`), texts that read alike (`twins`),
-what people decided (`reviews`, `desk`), which texts are due (`due`), the shared steps (`products`).
+phrasing (`writing`), asking (`asking`, `freely`, `fields`), what a text may be (`text`, `policies`), texts that read alike
+(`twins`), what people decided (`reviews`, `desk`), which texts are due (`due`), the shared steps (`products`).
 
 What a policy pack calls high risk waits for a person (`pending`); what readers saw before stands beside it, as it was. So a
 night may publish two rows of a text, of which one is shown.

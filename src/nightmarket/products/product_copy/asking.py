@@ -17,7 +17,7 @@ from nightmarket.products.product_copy import fields, freely, policies, writing
 from nightmarket.products.product_copy.fields import DESCRIPTION
 from nightmarket.products.product_copy.sheet import Removed, Sheet
 from nightmarket.products.product_copy.text import Origin, Sentence, Text, compose, judge
-from nightmarket.prompts import PROMPT_VERSION, render
+from nightmarket.prompts import PROMPT_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def _draft(sheet: Sheet, packs: guard.Packs, writer: llm.Generator) -> _Draft:
 
 def _by_grammar(sheet: Sheet, plan: writing.Plan, pack: guard.Pack) -> llm.Request:
     return llm.Request(
-        messages=render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice),
+        messages=freely.messages(sheet, pack),
         grammar=writing.grammar(plan),
         max_tokens=MOST_TOKENS,
     )

@@ -138,7 +138,10 @@ def is_for_sale(status: str | None) -> bool:
 
 
 def input_hash(sheet: Sheet, who: str, pack: guard.Pack) -> str:
-    """A digest of all that decides a product's copy; `who` writes (`fields.identity`). Facts that are never told (stock codes, price, description) do not enter."""
+    """A digest of all that decides a product's copy; `who` writes (`fields.identity`).
+
+    Facts that are never told (stock codes, price, description) do not enter.
+    """
     facts = [(fact.attribute, fact.value) for fact in sheet.facts]
     removed = [
         (gone.attribute, gone.value, gone.verdict)

@@ -23,7 +23,6 @@ DESCRIPTION = "description"
 BESIDE = ("title", "bullets", "meta_description")
 """What a writer may be asked for beside a description, in this order."""
 MOST_TOKENS: Mapping[str, int] = MappingProxyType({"title": 96, "bullets": 240, "meta_description": 120})
-_TEMPLATES = {DESCRIPTION: "product_copy"} | {field: f"product_{field}" for field in BESIDE}
 # Tokens over what a limit of characters holds, so that a writer may end its last sentence and is judged by that.
 _SLACK = 12
 _NUMBER = re.compile(r"\d+(?:[.,/]\d+)*")
@@ -51,10 +50,12 @@ def identity(writer: llm.Generator) -> str:
 
 def messages(field: str, sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
     """The turns in which a field of a sheet is asked for, in the shop's voice; a night and a training ask alike."""
-    return render(_TEMPLATES[field], facts_shown(field, sheet), sheet.locale, pack.voice)
+    if field == DESCRIPTION:
+        return freely.messages(sheet, pack)
+    return render(f"product_{field}", _facts_shown(field, sheet), sheet.locale, pack.voice)
 
 
-def facts_shown(field: str, sheet: Sheet) -> dict[str, str]:
+def _facts_shown(field: str, sheet: Sheet) -> dict[str, str]:
     """What a writer is shown for a field: a title is made of pieces of the shop's own, so it is shown all of these."""
     shown = writing.own_facts(sheet)
     if field == "title" and sheet.details:
@@ -146,7 +147,7 @@ def _title(reply: llm.Reply, sheet: Sheet, pack: guard.Pack, removed: list[Remov
 
 def _can_be_titled(sheet: Sheet, pack: guard.Pack) -> bool:
     """Whether what a writer is shown holds all that the shop's own title must not lose."""
-    shown = " ".join(facts_shown("title", sheet).values())
+    shown = " ".join(_facts_shown("title", sheet).values())
     fits = len(sheet.name) <= pack.limits.get("title", len(sheet.name))
     return bool(sheet.name) and fits and not _lost(shown, sheet)
 

@@ -30,12 +30,17 @@ _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
 _MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+[A-Z][\w&'’.-]*)*)")
 
 
+def messages(sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
+    """The turns in which a description of a sheet is asked for, in the shop's voice, freely or under a grammar."""
+    return render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice)
+
+
 def request(sheet: Sheet, pack: guard.Pack) -> llm.Request:
     """What a free writer is asked about a product: as many tokens as the description may need."""
     most = pack.limits.get(CHANNEL_FIELDS[pack.channel][1], MOST_TOKENS * 3)
     needed = int(most / CHARACTERS_PER_TOKEN[language(sheet.locale)])
     return llm.Request(
-        messages=render("product_copy", writing.own_facts(sheet), sheet.locale, pack.voice),
+        messages=messages(sheet, pack),
         max_tokens=max(16, min(MOST_TOKENS, needed)),
     )
 
