@@ -147,12 +147,10 @@ def test_the_share_that_stands_is_of_what_a_writer_says_itself(home: Path, found
     by_prompt = {pair.messages: pair.text for pair in found}
 
     class Parrot:
-        languages = ENGLISH
+        languages, spent = ENGLISH, llm.Spent()
 
         def __init__(self, lies: bool) -> None:
             self.lies, self.name = lies, "parrot"
-
-        spent = llm.Spent()
 
         def attempt(self, requests: list[llm.Request]) -> list[llm.Reply]:
             texts = [by_prompt[tuple(map(tuple, request.messages))] for request in requests]
