@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from nightmarket.settings import Settings
+
 # How long an example takes on a busy machine is no promise of what it tests.
 hypothesis_settings.register_profile("tests", deadline=None)
 hypothesis_settings.load_profile("tests")
@@ -44,6 +46,9 @@ def _connect_here_only(self: socket.socket, address: object) -> None:
 
 
 socket.socket.connect = _connect_here_only  # type: ignore[method-assign]
+
+# A .env of whoever runs the tests says nothing about what they promise.
+Settings.model_config["env_file"] = None
 
 _LONGEST_FIRST = (
     "test_scheduler.py", "test_nights.py", "test_follow_events.py", "test_review_copy.py", "test_transform.py", "test_bake_off.py",

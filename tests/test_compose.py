@@ -91,3 +91,11 @@ def test_the_example_environment_lists_every_setting_and_every_secret() -> None:
     for name in re.findall(r"\$\{(\w+):\?", TEXT):
         assert f"{name}=" in example
     assert "AIRFLOW_ADMIN_PASSWORD=" in example
+
+
+def test_settings_in_the_file_reach_the_containers_and_the_file_itself_no_image(compose: dict) -> None:
+    airflow = SERVICES - {"postgres", "redis", "mlflow"}
+    assert len(airflow) == 6
+    for name in airflow:
+        assert compose["services"][name]["env_file"] == [{"path": ".env", "required": False}], name
+    assert {".env", "var/", ".venv/", ".git/"} <= set((ROOT / ".dockerignore").read_text().splitlines())

@@ -30,7 +30,7 @@ from nightmarket.scheduler.processes import (
     only_one,
     tail,
 )
-from nightmarket.settings import get_settings
+from nightmarket.settings import Settings, get_settings
 
 DAY = date(2026, 3, 2)
 
@@ -73,6 +73,21 @@ class TestEnvironment:
             _, section, option = name.lower().split("__")
             known = conf.configuration_description.get(section, {}).get("options", {})
             assert option in known or hasattr(cosmos_settings, option), name
+
+    def test_what_stands_in_the_file_of_settings_reaches_tasks_which_start_in_another_folder(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / ".env").write_text(
+            "POSTGRES_PASSWORD=not-ours\nNIGHTMARKET_COPY_PRODUCTS_PER_NIGHT=3\nNIGHTMARKET_SEED=1\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+        monkeypatch.setenv("NIGHTMARKET_SEED", "2")
+        get_settings.cache_clear()
+        settled = environment(get_settings(), 1, schedule="", parse_every_s=1)
+        assert settled["NIGHTMARKET_COPY_PRODUCTS_PER_NIGHT"] == "3"
+        assert settled["NIGHTMARKET_SEED"] == "2"
+        assert "POSTGRES_PASSWORD" not in settled
 
     def test_secrets_are_made_once_and_readable_by_their_owner_alone(self, home: Path) -> None:
         settings = get_settings()

@@ -1,6 +1,7 @@
 """What can be set from outside, read once, typed and frozen.
 
-This is the only reader of the environment: every variable begins with `NIGHTMARKET_` and stands in `.env.example`.
+This is the only reader of the environment and of `.env` in the current folder: every variable begins with `NIGHTMARKET_`
+and stands in `.env.example`.
 Not here: model and prompt choices (the registry's alias and versioned files) and rules of the shop (`shop.toml`).
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from nightmarket.errors import SettingMissing
 
@@ -250,6 +251,16 @@ def get_settings() -> Settings:
         raise SettingMissing(
             f"A setting cannot be used: {wrong}. See .env.example for all of them."
         ) from error
+
+
+def from_file() -> dict[str, str]:
+    """What `.env` in the current folder sets and the environment does not, by variable: for processes that start elsewhere."""
+    found = {name.upper(): value for name, value in DotEnvSettingsSource(Settings).env_vars.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if name.startswith("NIGHTMARKET_") and value is not None and name not in os.environ
+    }
 
 
 def choose_shop(shop: str | None, home: Path | None = None) -> Settings:

@@ -31,7 +31,7 @@ from typing import IO, Any
 from nightmarket.errors import NightFailed
 from nightmarket.night import FOR_PEOPLE
 from nightmarket.scheduler import watchdog
-from nightmarket.settings import Settings, get_settings
+from nightmarket.settings import Settings, from_file, get_settings
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 """No triggerer: no task of the night defers. `make up` starts one where a writer is asked in batches."""
@@ -220,7 +220,10 @@ def served(name: str) -> str | None:
 def environment(settings: Settings, port: int, *, schedule: str, parse_every_s: int) -> dict[str, str]:
     """The environment of Airflow's processes and tasks: one machine, loopback, SQLite, nothing sent out."""
     home, secret = airflow_home(settings), _secrets(settings)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW__", "PYTHONDONTWRITE"))}
+    # Components and tasks stand in Airflow's home, where no .env is.
+    inherited = from_file() | {
+        k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW__", "PYTHONDONTWRITE"))
+    }
     airflow = {
         "CORE__DAGS_FOLDER": settings.project / "dags",
         "CORE__PLUGINS_FOLDER": settings.project / "plugins",
