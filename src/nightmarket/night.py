@@ -38,6 +38,13 @@ WHEN_ASKED = ("finetune_writer", "bake_off")
 FOR_PEOPLE = ("review_copy",)
 """DAGs that wait for people for days: they have no place in one process, and outlast the end of their Airflow."""
 
+IN_AIRFLOW_ALONE: Mapping[str, str] = {
+    "review_copy": "It waits for people; here, `nightmarket copy list` shows what waits for them.",
+    "ask_in_batch": "It waits for a provider.",
+    "follow_events": "Here, `nightmarket follow` does the same once.",
+}
+"""DAGs that one process does not run, and why or what does."""
+
 AFTER: Mapping[str, tuple[str, ...]] = {
     "build_warehouse": (),
     "finetune_models": ("build_warehouse",),
@@ -164,11 +171,14 @@ def run(day: date, only: Sequence[str], tell: Callable[[str, str, str, float, Ou
         tell: called at the end of each step with (DAG, step, state, seconds, outcome).
 
     Raises:
-        NightFailed: `only` names something that is no DAG, or a DAG that waits for people.
+        NightFailed: `only` names something that is no DAG, or one of `IN_AIRFLOW_ALONE`.
     """
-    if waits := sorted({*only} & {*FOR_PEOPLE}):
+    if waits := sorted({*only} & {*IN_AIRFLOW_ALONE}):
         raise NightFailed(
-            f"{', '.join(waits)} waits for people and runs in Airflow alone (`make up`, unpause it). Here: `nightmarket copy list`."
+            " ".join(
+                f"{dag} runs in Airflow alone (`make up`, unpause it). {IN_AIRFLOW_ALONE[dag]}"
+                for dag in waits
+            )
         )
     unknown = sorted({*only} - {*DAGS, *WHEN_ASKED})
     if unknown:

@@ -251,9 +251,18 @@ def test_an_answer_is_about_what_the_form_said_and_not_about_what_stands_in_its_
     }  # fmt: skip
 
 
-def test_one_process_does_not_wait_for_people_and_says_where_they_decide() -> None:
+@pytest.mark.parametrize(
+    ("dag", "instead"),
+    [
+        ("review_copy", "waits for people; here, `nightmarket copy list`"),
+        ("ask_in_batch", "waits for a provider"),
+        ("follow_events", "Here, `nightmarket follow`"),
+    ],
+)
+def test_one_process_does_not_wait_and_says_what_does_the_same(dag: str, instead: str) -> None:
     from nightmarket import night as nights
     from nightmarket.errors import NightFailed
 
-    with pytest.raises(NightFailed, match=r"review_copy waits for people .* `nightmarket copy list`"):
-        nights.run(date(2026, 3, 2), ["review_copy"], lambda *told: None)
+    assert set(nights.IN_AIRFLOW_ALONE) == {"review_copy", "ask_in_batch", "follow_events"}
+    with pytest.raises(NightFailed, match=f"{dag} runs in Airflow alone .*{instead}"):
+        nights.run(date(2026, 3, 2), [dag], lambda *told: None)

@@ -58,6 +58,7 @@ def test_a_question_has_the_text_what_readers_see_the_fact_behind_each_sentence_
     waits, shown, borne, why = question.body.split("### ")[1:]
     assert waits.startswith("Waits for a decision\n\n> **Aquaron Weaning Spoon**\n>\n> Meet the Aquaron")
     assert "> - Colour\\: sage" in waits
+    assert "\n\nAI label: none\\: no model had part in it." in waits
     assert "Version 2, until somebody decides" in shown and "turquoise" in shown
     assert "- Made of silicone\\, in sage\\.\n  - Material\\: silicone ← attributes\\.Material\n" in borne
     assert "  - Colour\\: sage ← attributes\\.Colour" in borne
@@ -80,7 +81,7 @@ def test_words_of_the_shop_are_shown_as_they_stand_and_are_neither_link_nor_layo
         "[Win](https://evil.example) ![x](//evil.example/p.png) <img src=x> <b>&amp; `q` *now* a@evil.example"
     )
     more = "# Head\n- list\n1. one\n> quote\nhttps://evil.example www.evil.example"
-    row = dict(entry.row) | {"title": words, "description": more}
+    row = dict(entry.row) | {"title": words, "description": more, "meta_description": words}
     claim = dict(entry.claims[0]) | {"sentence": words, "claim": words, "evidence": words}
     monkeypatch.setattr(desk, "listed", lambda status: [replace(entry, row=row, claims=(claim,))])
     (question,) = asked()
@@ -90,7 +91,7 @@ def test_words_of_the_shop_are_shown_as_they_stand_and_are_neither_link_nor_layo
     # A page may make links of bare addresses too, after all escapes are gone.
     read = page.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
     assert re.findall(r"https?://|www\.|[-.\w+]@[-\w]", read) == []
-    assert read.replace("\u2060", "").count(words) == 4
+    assert read.replace("\u2060", "").count(words) == 5
 
 
 def test_asked_are_those_who_waited_longest_and_nobody_decided_about_up_to_the_limit(

@@ -84,11 +84,12 @@ def told(entry: Entry) -> list[str]:
         f"{row['product_id']}  {row['channel']}  {row['locale']}  version {row['version']}  {row['status']} since {row['day']}",
         f"  cause     {row['change_cause']}",
         f"  by        {row['model_name']} {row['model_version']}",
-        f"  AI label  {_label(row)}",
+        f"  AI label  {label(row)}",
         f"  title     {row['title']}",
         f"  text      {row['description']}",
     ]
     lines += [f"  bullet    {line}" for line in json.loads(row["bullets"] or "[]")]
+    lines += [f"  search    {row['meta_description']}"] if row["meta_description"] else []
     if entry.shown is not None:
         lines.append(f"  shown now {entry.shown['description']} (version {entry.shown['version']})")
     for claim in entry.claims:
@@ -103,7 +104,8 @@ def told(entry: Entry) -> list[str]:
     return lines
 
 
-def _label(row: Row) -> str:
+def label(row: Row) -> str:
+    """How a text is marked as written by a model, in a few words."""
     if not row["is_ai_written"]:
         return (
             "none: no model had part in it"

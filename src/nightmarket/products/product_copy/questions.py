@@ -192,9 +192,11 @@ def _quoted(row: Row) -> list[str]:
     bullets = [f"- {_plain(line)}" for line in json.loads(row["bullets"] or "[]")]
     lines = [f"**{_plain(row['title'])}**", *(_plain(line) for line in _lines(row["description"]))]
     told = "\n>\n".join(f"> {line}" for line in lines)
-    return [
-        told + "".join([f"\n>\n> {bullets[0]}", *(f"\n> {line}" for line in bullets[1:])] if bullets else [])
-    ]
+    told += "".join([f"\n>\n> {bullets[0]}", *(f"\n> {line}" for line in bullets[1:])] if bullets else [])
+    beside = [f"AI label: {_plain(desk.label(row))}."]
+    if row["meta_description"]:
+        beside.insert(0, f"For search engines: {_plain(row['meta_description'])}")
+    return [told, *beside]
 
 
 def _borne(claims: Collection[Row]) -> list[str]:
