@@ -139,6 +139,7 @@ def test_candidates_are_compared_once_with_a_learning_curve_and_a_page(
     assert points[0]["cost"] == pytest.approx(points[0]["seconds"] * 0.001)
     page = _text(client, run, "scorecard.html")
     assert "<svg" in page and "tiny" in page and "<script" not in page
+    assert "cost: in EUR, by the prices of" in page
     assert [m.step for m in client.get_metric_history(run.info.run_id, "tiny.told_after_pairs")] == [0, 16]
 
 

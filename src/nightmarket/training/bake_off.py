@@ -110,7 +110,7 @@ def compare(day: date, run_id: str) -> Outcome:
                 log.warning("candidate %s could not be tried: %s", candidate.name, failed[candidate.name])
         sheets = _sheets(day, frozen, settings)
         shelf = _by_template(sheets)
-        report = verdict(made, seed=settings.seed)
+        report = verdict(made, seed=settings.seed) | {"currency": settings.endpoint_currency}
         study = tracking.Study(
             day=day, run_id=run_id, dag_id=NAME,
             # An endpoint that was down today is no verdict about tomorrow: such a study is not found again.

@@ -21,7 +21,7 @@ _HEAD = (
 _MEANING = (
     "told: key facts of held-out products that its own sentences tell which may go out. passed: share of its sentences that may. "
     "unsupported: claims a sentence that the facts do not bear. bits a byte: what held-out texts cost; fewer is better, whatever "
-    "the tokens."
+    "the tokens. cost: in {currency}, by the prices of `writers.toml`."
 )
 _COLOURS = ("#3f7cff", "#e0653a", "#1f9d61", "#8a4fd3", "#b58900", "#d6336c")
 _WIDE, _HIGH, _EDGE = 640, 260, 44
@@ -42,7 +42,7 @@ def markdown(
     lines += ["| " + " | ".join(_shown(value) for value in _row(point)) + " |" for point in made]
     lines += ["", f"The template tells {template:.0%}, in words that nobody wrote for the product.", ""]
     lines += [f"- `{name}` could not be tried: {why}" for name, why in failed.items()]
-    return "\n".join([*lines, "", _MEANING, ""])
+    return "\n".join([*lines, "", _meaning(report), ""])
 
 
 def page(
@@ -61,7 +61,7 @@ def page(
             "Learning curve", "Share of key facts that its own sentences tell, by pairs it was tuned on."
         ),
         _curve(made),
-        pages.heading("Scorecard", _MEANING),
+        pages.heading("Scorecard", _meaning(report)),
         pages.table(_HEAD, [[*map(_shown, _row(point))] for point in made]),
     ]
     if failed:
@@ -70,6 +70,10 @@ def page(
             pages.table(("candidate", "why"), list(failed.items())),
         ]
     return pages.document("Which base model", body)
+
+
+def _meaning(report: Mapping[str, Any]) -> str:
+    return _MEANING.format(currency=report["currency"])
 
 
 def _row(point: Point) -> tuple[object, ...]:
