@@ -276,7 +276,7 @@ def published(
     shelf, alike, placed = twins.Shelf(), Counter[str](), []
     for text in made:
         text, had, has = (text, False, False) if text.blocked else twins.place(text, shelf)
-        alike.update(reordered=had and not has, alike=has)
+        alike.update(reordered=int(had and not has), alike=int(has))
         placed.append(text)
     texts: list[dict[str, Any]] = []
     sentences = free = covered = facts = without = 0

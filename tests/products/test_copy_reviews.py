@@ -386,6 +386,16 @@ def test_an_old_text_is_held_against_the_facts_of_today() -> None:
 # --- the list and the commands ----------------------------------------------------------------------------------------
 
 
+def test_a_new_text_does_not_read_like_one_that_stands_from_an_earlier_night() -> None:
+    # By their ids both would be told in the same words.
+    first, second = (MUG | {"product_id": f"m{n}", "title": f"Aquaron Mug {n}"} for n in (1, 7))
+    night(0, first)
+    assert seen("m1") == "Say hello to the Aquaron Mug 1. It is made of silicone and comes in turquoise."
+    outcome = night(1, first, second)
+    assert "1 told another way, not to read like another product's" in outcome.note
+    assert seen("m7") == "Take a look at the Aquaron Mug 7. It is made of silicone and comes in turquoise."
+
+
 def nightmarket(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "DAY": ""})
 

@@ -883,9 +883,7 @@ def test_two_products_with_the_same_words_get_them_in_another_order(
     outcome = night(Scripted(says), monkeypatch)
     rows = rows_of()
     masked = {
-        twins.runs_of(
-            [s for s in _sentences(row)], read_sheet(BOTTLE | {"title": row["title"], "brand": None})
-        )
+        twins.runs_of(row["description"], read_sheet(BOTTLE | {"title": row["title"], "brand": None}))
         for row in rows.values()
     }
     assert len(masked) == 3 and all(row["free_sentences"] == 4 for row in rows.values())
@@ -894,12 +892,6 @@ def test_two_products_with_the_same_words_get_them_in_another_order(
         product_copy.make(DAY, "again").rows["product_copy"]
         == product_copy.make(DAY, "more").rows["product_copy"]
     )
-
-
-def _sentences(row: dict[str, Any]) -> list[Any]:
-    from nightmarket.products.product_copy.text import Sentence
-
-    return [Sentence(text, (), "free") for text in guard.sentences(row["description"])]
 
 
 def test_texts_without_names_and_values_are_compared_by_their_words() -> None:

@@ -21,7 +21,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -43,7 +43,7 @@ from nightmarket.products.product_copy.due import (
     due_texts,
     is_for_sale,
 )
-from nightmarket.products.product_copy.facts import read_sheet
+from nightmarket.products.product_copy.facts import read_sheet, read_sheets
 from nightmarket.products.product_copy.policies import SHOP_PAGE
 from nightmarket.products.product_copy.reviews import BLOCKED, PENDING, PUBLISHED, RETIRED, Key, key_of
 from nightmarket.products.product_copy.sheet import Sheet
@@ -120,13 +120,12 @@ def make(day: date, run_id: str) -> Made:
     live = _live_texts(night.written, shown, packs, day)
     beside: list[dict[str, Any]] = []
     carried: dict[tuple[Key, int], int] = {}
-    shelf = twins.Shelf()
-    alike = Counter[str]()
+    shelf, alike = twins.Shelf.of(_standing(catalogue, day, night.written)), Counter[str]()
     for written in night.written:
         text, had_twin, has_twin = written.text, False, False
         if not text.blocked:
             text, had_twin, has_twin = twins.place(text, shelf)
-        alike.update(reordered=had_twin and not has_twin, alike=has_twin)
+        alike.update(reordered=int(had_twin and not has_twin), alike=int(has_twin))
         for page in written.pages:
             told = old_claims.get(written.due.key(page), {})
             old = live.get(written.due.key(page))
@@ -273,6 +272,20 @@ def _live_texts(
         if w.due.key(page) in shown and policies.pack_of(w.due.sheet, packs, page.channel).risk == "high"
     }
     return {key: rows[shown[key]["version"]] for key, rows in reviews.history(keys, day).items()}
+
+
+def _standing(catalogue: pa.Table, day: date, written: Sequence[_Written]) -> Iterator[tuple[Sheet, str]]:
+    """What readers see on the shop pages of products that nothing is written about tonight, with their sheets."""
+    anew = {w.due.sheet.product_id for w in written}
+    if not anew:
+        return
+    columns = ("product_id", "channel", "locale", "status", "description", "version")
+    _, shown = reviews.latest(products.previous("product_copy", day, columns).to_pylist())
+    ids = {product for product, channel, _ in shown if channel == SHOP_PAGE} - anew
+    for _, sheet in read_sheets(catalogue, lambda row: row["product_id"] in ids):
+        row = shown.get((sheet.product_id, SHOP_PAGE, sheet.locale))
+        if row is not None and row["description"]:
+            yield sheet, row["description"]
 
 
 def _beside(live: Mapping[str, Any], page: Page, pack: guard.Pack) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 another order or with another beginning.
 
 Two texts are twins when the sets of their five-word runs overlap to nine tenths or more (Jaccard). Sets that do must share a
-run among the first tenth of each in one order, so only texts that share one there are compared.
+run among the first tenth of each in one order, so only texts that share one there are compared. Texts that are the same
+without names and values are one on the shelf: a catalogue has few that are not.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, permutations
 from math import ceil
 
@@ -25,21 +26,30 @@ _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+|▪")
 
 
 class Shelf:
-    """Texts of a night, by their runs of words; asks in about the time of one look-up whether a new one has a twin."""
+    """Texts by their runs of words; asks in about the time of one look-up whether a new one has a twin."""
 
     def __init__(self) -> None:
-        self._texts: list[frozenset[int]] = []
-        self._by_run: dict[int, list[int]] = {}
+        self._texts: set[frozenset[int]] = set()
+        self._by_run: dict[int, list[frozenset[int]]] = {}
+
+    @classmethod
+    def of(cls, standing: Iterable[tuple[Sheet, str]]) -> Shelf:
+        """The shelf of descriptions that readers see, each with the sheet of its product."""
+        shelf = cls()
+        for sheet, description in standing:
+            shelf.add(runs_of(description, sheet))
+        return shelf
 
     def has_twin(self, runs: frozenset[int]) -> bool:
         """Whether a text on the shelf overlaps with these runs to `ALIKE`."""
-        seen: set[int] = set()
+        if runs in self._texts:
+            return True
+        seen: set[frozenset[int]] = set()
         for run in _first(runs):
-            for number in self._by_run.get(run, ()):
-                if number in seen:
+            for other in self._by_run.get(run, ()):
+                if other in seen:
                     continue
-                seen.add(number)
-                other = self._texts[number]
+                seen.add(other)
                 shared = len(runs & other)
                 if shared >= ALIKE * (len(runs) + len(other) - shared):
                     return True
@@ -47,9 +57,11 @@ class Shelf:
 
     def add(self, runs: frozenset[int]) -> None:
         """Put a text on the shelf."""
-        self._texts.append(runs)
+        if runs in self._texts:
+            return
+        self._texts.add(runs)
         for run in _first(runs):
-            self._by_run.setdefault(run, []).append(len(self._texts) - 1)
+            self._by_run.setdefault(run, []).append(runs)
 
 
 def place(text: Text, shelf: Shelf) -> tuple[Text, bool, bool]:
@@ -57,12 +69,12 @@ def place(text: Text, shelf: Shelf) -> tuple[Text, bool, bool]:
 
     Which way comes first is the product's own turn, so the same night makes the same texts.
     """
-    own = runs_of(text.body, text.sheet)
+    own = runs_of(_joined(text.body), text.sheet)
     if not shelf.has_twin(own):
         shelf.add(own)
         return text, False, False
     for order in islice(_ways(text), MOST_ORDERS):
-        runs = runs_of(order, text.sheet)
+        runs = runs_of(_joined(order), text.sheet)
         if shelf.has_twin(runs):
             continue
         other = reordered(text, order)
@@ -72,9 +84,9 @@ def place(text: Text, shelf: Shelf) -> tuple[Text, bool, bool]:
     return text, True, True
 
 
-def runs_of(body: Sequence[Sentence], sheet: Sheet) -> frozenset[int]:
+def runs_of(description: str, sheet: Sheet) -> frozenset[int]:
     """The five-word runs of a description with names and values masked, as numbers."""
-    masked = " ".join(sentence.text for sentence in body)
+    masked = description
     names = (sheet.title, sheet.name, sheet.brand, sheet.leaf, *sheet.details)
     wanted = {part for part in (*names, *(fact.value for fact in sheet.facts)) if part}
     if wanted:
@@ -83,6 +95,10 @@ def runs_of(body: Sequence[Sentence], sheet: Sheet) -> frozenset[int]:
     words = _TOKEN.findall(masked.lower())
     runs = (" ".join(words[n : n + WORDS]) for n in range(max(1, len(words) - WORDS + 1)))
     return frozenset(zlib.crc32(run.encode()) for run in runs)
+
+
+def _joined(body: Sequence[Sentence]) -> str:
+    return " ".join(sentence.text for sentence in body)
 
 
 def _first(runs: frozenset[int]) -> list[int]:
