@@ -411,7 +411,8 @@ class _Copy:
 
     def holds_much(self) -> bool:
         """Whether what was read of the file fills more memory than a later question is worth."""
-        held = self._connection.execute("select sum(memory_usage_bytes) from duckdb_memory()").fetchone()
+        with self._lock:
+            held = self._connection.execute("select sum(memory_usage_bytes) from duckdb_memory()").fetchone()
         return bool(held and int(held[0] or 0) > _HELD_BYTES)
 
     def _show(self, cursor: duckdb.DuckDBPyConnection, name: str, columns: str) -> None:
