@@ -51,14 +51,16 @@ socket.socket.connect = _connect_here_only  # type: ignore[method-assign]
 Settings.model_config["env_file"] = None
 
 _LONGEST_FIRST = (
-    "test_scheduler.py", "test_nights.py", "test_follow_events.py", "test_review_copy.py", "test_transform.py", "test_bake_off.py",
-    "test_cli.py", "test_finetune.py", "test_finetune_writer.py", "test_project.py", "test_quality.py", "test_recommendations.py",
-    "test_tracking.py", "test_peers.py", "test_sequential.py", "test_faults.py",
+    "test_scheduler.py", "test_nights.py", "test_follow_events.py", "test_cli.py", "test_transform.py", "test_quality.py",
+    "test_copy_reviews.py", "test_copy_writing.py", "test_product_copy.py", "test_bake_off.py", "test_suites.py",
+    "test_finetune.py", "test_tracking.py", "test_project.py", "test_demo.py", "test_recommendations.py", "test_profiles.py",
+    "test_faults.py", "test_recommendation_slots.py", "test_preferences.py", "test_sequential.py", "test_review_copy.py",
+    "test_copy_questions.py", "test_finetune_writer.py", "test_peers.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of a minute come first, so that two processes end together; within a file nothing moves."""
+    """Long files come first, so that two processes end together; within a file nothing moves."""
     place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 

@@ -146,6 +146,44 @@ def test_a_writer_that_waits_too_long_says_so(home: Path) -> None:
         pass
 
 
+def test_a_question_leaves_nothing_behind_for_the_next(home: Path) -> None:
+    publish([("a", "b")])
+    for statement in ("create table left_behind (a int)", "create or replace view ops.runs as select 1 as a"):
+        with pytest.raises(QueryFailed, match="read-only"):
+            warehouse.read(statement)
+    warehouse.read("set TimeZone = 'Asia/Shanghai'")
+    zone = warehouse.read("select current_setting('TimeZone') as zone")
+    assert zone.to_pylist() == [{"zone": "UTC"}]
+
+
+def test_the_ledgers_are_of_this_moment_while_the_copy_stays_open(home: Path) -> None:
+    publish([("a", "b")])
+    asked = "select count(*) as n from ops.gates"
+    assert warehouse.read(asked)["n"].to_pylist() == [0]
+    ledger.gate("t", DAY, run_id="r", suite="s", verdict="pass", failed=[], rows=1)
+    assert warehouse.read(asked)["n"].to_pylist() == [1]
+
+
+def test_a_child_that_is_a_copy_of_this_process_reads_too(home: Path) -> None:
+    publish([("a", "b")])
+    assert published_pairs() == [("a", "b")]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if published_pairs() == [("a", "b")] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert published_pairs() == [("a", "b")]
+
+
+def test_a_copy_of_which_much_was_read_is_not_kept_open(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish([("a", "b")])
+    published_pairs()
+    assert len(warehouse._opened) == 1
+    monkeypatch.setattr(warehouse, "_HELD_BYTES", -1)
+    assert published_pairs() == [("a", "b")]
+    assert len(warehouse._opened) == 0
+
+
 def test_a_wrong_statement_and_a_writing_one_are_refused(home: Path) -> None:
     publish([("a", "b")])
     with pytest.raises(QueryFailed, match="nowhere"):

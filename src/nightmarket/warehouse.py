@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +97,21 @@ def writer(timeout_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection
                 connection.close()
 
 
+@contextmanager
+def held_open(**options: str) -> Iterator[None]:
+    """Keep the warehouse's file open for others of this process that open it with the same options of the engine.
+
+    Raises:
+        WarehouseBusy: another process kept the warehouse for longer than `warehouse_wait_s`.
+    """
+    limit = get_settings().warehouse_wait_s
+    connection = _open(time.monotonic() + limit, limit, **options)
+    try:
+        yield
+    finally:
+        connection.close()
+
+
 def read(sql: str, params: Sequence[object] = ()) -> pa.Table:
     """Run one reading statement against everything published and built so far; never waits, never locks.
 
@@ -122,11 +139,7 @@ def has_output(table: str) -> bool:
     Raises:
         WarehouseMissing: this shop has no warehouse yet.
     """
-    known = read(
-        "select count(*) as n from information_schema.tables where table_schema = 'outputs' and table_name = ?",
-        [table],
-    )
-    return bool(known["n"][0].as_py())
+    return _copy().holds("outputs", table)
 
 
 def extract(relation: str, day: date, *, key: Sequence[str]) -> Manifest:
@@ -278,7 +291,7 @@ def _ensure_output(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     )
 
 
-def _open(deadline: float, limit: float) -> duckdb.DuckDBPyConnection:
+def _open(deadline: float, limit: float, **options: str) -> duckdb.DuckDBPyConnection:
     settings = get_settings()
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": settings.threads,
@@ -286,7 +299,7 @@ def _open(deadline: float, limit: float) -> duckdb.DuckDBPyConnection:
     }
     while True:
         try:
-            connection = duckdb.connect(str(path()), config=config)
+            connection = duckdb.connect(str(path()), config=config | options)
             connection.execute("set TimeZone = 'UTC'")
             return connection
         except duckdb.IOException as error:
@@ -349,64 +362,126 @@ def _refresh_readers(connection: duckdb.DuckDBPyConnection) -> None:
 _ABOUT_TABLES = re.compile(r"information_schema|duckdb_|pragma|\b(show|describe|summarize)\b", re.IGNORECASE)
 
 
-@contextmanager
-def _reader(sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to the readers' copy with a view of each table; given a statement, of those that it may name.
+class _Copy:
+    """The readers' copy as one file of it was, open for all questions of this process until the next one is there.
 
-    A view takes a millisecond and a ledger ten, and a night asks some fifty small questions.
+    Opening it anew for each question took 50 ms of processor time, 2 ms of which were the question. Views are made when
+    a question first names their table. What a question leaves behind it is its own: ledgers and settings are those of
+    its cursor, and it cannot write.
     """
-    settings = get_settings()
-    copy = _readers() / "warehouse.duckdb"
-    if not copy.exists():
-        raise WarehouseMissing(
-            f"Shop `{settings.shop}` has no warehouse yet ({copy} is not there). Run a night first: "
-            f"make nightly SHOP={settings.shop}"
-        )
-    connection = duckdb.connect(":memory:", config={"threads": settings.threads})
-    try:
-        connection.execute("set TimeZone = 'UTC'")
-        connection.execute(f"attach '{str(copy).replace(chr(39), chr(39) * 2)}' as warehouse (read_only)")
-        found = connection.execute(
+
+    def __init__(self, file: tuple[str, int, int], threads: int) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+        self._shown: set[str] = set()
+        self._columns: set[tuple[str, str]] | None = None
+        self._connection = duckdb.connect(":memory:", config={"threads": threads})
+        escaped = file[0].replace("'", "''")
+        self._connection.execute(f"attach '{escaped}' as warehouse (read_only)")
+        for schema in SCHEMAS:
+            self._connection.execute(f"create schema {schema}")
+        self._tables = self._connection.execute(
             "select schema_name, table_name from duckdb_tables() where database_name = 'warehouse' and not internal "
             "union all select schema_name, view_name from duckdb_views() "
             "where database_name = 'warehouse' and not internal"
         ).fetchall()
-        for schema in SCHEMAS:
-            connection.execute(f"create schema {schema}")
+
+    def holds(self, schema: str, name: str) -> bool:
+        """Whether this table or view is there."""
+        return (schema, name) in self._tables
+
+    def ask(self, sql: str | None) -> duckdb.DuckDBPyConnection:
+        """A connection with a view of each table that the statement may name, or of all."""
         every = sql is None or _ABOUT_TABLES.search(sql) is not None
         words = (sql or "").lower()
-        wanted = [(s, n) for s, n in found if s in SCHEMAS and (every or n.lower() in words)]
-        lacking = _lacking(connection, [name for schema, name in wanted if schema == "outputs"])
-        for schema, name in wanted:
-            also = lacking.get(name, "") if schema == "outputs" else ""
-            connection.execute(
-                f'create view {schema}."{name}" as select *{also} from warehouse.{schema}."{name}"'
+        cursor = self._connection.cursor()
+        cursor.execute("set TimeZone = 'UTC'")
+        ledgers = [name for name in ledger.TABLES if every or name in words]
+        for name in ledgers:  # a name of this cursor alone
+            cursor.register(f"_{name}", ledger.rows(name))
+        with self._lock:
+            for schema, name in self._tables:
+                if schema in SCHEMAS and (every or name.lower() in words):
+                    also = self._lacking(name) if schema == "outputs" else ""
+                    self._show(cursor, f'{schema}."{name}"', f'*{also} from warehouse.{schema}."{name}"')
+            for name in ledgers:
+                self._show(cursor, f"ops.{name}", f"* from _{name}")
+        cursor.execute("begin transaction read only")
+        return cursor
+
+    def holds_much(self) -> bool:
+        """Whether what was read of the file fills more memory than a later question is worth."""
+        with self._lock:
+            held = self._connection.execute("select sum(memory_usage_bytes) from duckdb_memory()").fetchone()
+        return bool(held and int(held[0] or 0) > _HELD_BYTES)
+
+    def _show(self, cursor: duckdb.DuckDBPyConnection, name: str, columns: str) -> None:
+        if name not in self._shown:
+            cursor.execute(f"create view {name} as select {columns}")
+            self._shown.add(name)
+
+    def _lacking(self, name: str) -> str:
+        """Of an output table of an earlier release or its view, the columns that its contract has gained since: no row
+        says anything of them. The next publication adds them to the table."""
+        if (table := name.removesuffix("_current")) not in OUTPUTS:
+            return ""
+        if self._columns is None:
+            self._columns = set(
+                self._connection.execute(
+                    "select table_name, column_name from duckdb_columns() "
+                    "where database_name = 'warehouse' and schema_name = 'outputs'"
+                ).fetchall()
             )
-        for name in ledger.TABLES if every else [name for name in ledger.TABLES if name in words]:
-            connection.register(f"_{name}", ledger.rows(name))
-            connection.execute(f"create view ops.{name} as select * from _{name}")
+        gained = [c for c in output_columns(table) if (name, c.name) not in self._columns]
+        return "".join(f", null::{c.sql_type} as {c.name}" for c in gained)
+
+
+_HELD_BYTES = 64 * 2**20
+_opened: dict[str, _Copy] = {}
+_opening = threading.Lock()
+
+
+def _forget() -> None:
+    """Close the readers' copy of this process, once no other thread has a question under way."""
+    with _opening:
+        _opened.clear()
+
+
+# DuckDB's threads do not come along into a child that is a copy of this process.
+os.register_at_fork(before=_forget)
+
+
+def _copy() -> _Copy:
+    """The readers' copy as it stands now."""
+    settings = get_settings()
+    path = _readers() / "warehouse.duckdb"
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise WarehouseMissing(
+            f"Shop `{settings.shop}` has no warehouse yet ({path} is not there). Run a night first: "
+            f"make nightly SHOP={settings.shop}"
+        ) from None
+    # While it is open no other file gets its number.
+    file = (str(path), state.st_ino, state.st_mtime_ns)
+    with _opening:
+        held = _opened.get("copy")
+        if held is None or held.file != file:
+            held = _opened["copy"] = _Copy(file, settings.threads)
+        return held
+
+
+@contextmanager
+def _reader(sql: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the readers' copy with a view of each table; given a statement, of those that it may name."""
+    held = _copy()
+    connection = held.ask(sql)
+    try:
         yield connection
     finally:
         connection.close()
-
-
-def _lacking(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, str]:
-    """Of output tables of an earlier release and their views, the columns that their contracts have gained since: no row
-    says anything of them. The next publication adds them to the table."""
-    if not names:
-        return {}
-    there = set(
-        connection.execute(
-            "select table_name, column_name from duckdb_columns() "
-            "where database_name = 'warehouse' and schema_name = 'outputs'"
-        ).fetchall()
-    )
-    lacking = {}
-    for name in names:
-        if (table := name.removesuffix("_current")) in OUTPUTS:
-            gained = [c for c in output_columns(table) if (name, c.name) not in there]
-            lacking[name] = "".join(f", null::{c.sql_type} as {c.name}" for c in gained)
-    return lacking
+    if held.holds_much():
+        _forget()
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from nightmarket.settings import get_settings
 from nightmarket.training import bake_off, candidates, finetune_writer
 from nightmarket.training.bake_off import Point
 from tests.conftest import choose
-from tests.training.test_finetune_writer import catalogue
+from tests.training.test_finetune_writer import catalogue, plain_shop
 from tests.training.tiny_llama import write_tiny_llama
 
 DAY = date(2026, 3, 2)
@@ -25,6 +25,20 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture(scope="module")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="module")
+def pairs_of_the_day(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a catalogue and the pairs that are frozen from it."""
+    with plain_shop(tmp_path_factory.mktemp("pairs")):
+        lake.write("products", DAY, catalogue(), key=("product_id",))
+        finetune_writer.build_examples(DAY, "r")
+        return get_settings().state / "lake"
+
+
+def _have(pairs: Path) -> None:
+    """The catalogue and its pairs for the shop that was chosen."""
+    shutil.copytree(pairs, get_settings().state / "lake", dirs_exist_ok=True)
 
 
 def point(name: str, told: float, *, pairs: int = 0, seconds: float = 10.0, cost: float = 0.0) -> Point:
@@ -110,7 +124,12 @@ def test_where_nobody_could_be_tried_nobody_is_recommended() -> None:
 
 
 def test_candidates_are_compared_once_with_a_learning_curve_and_a_page(
-    registry: Path, tiny: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path,
+    tiny: Path,
+    tiny_llama: Path,
+    pairs_of_the_day: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop = tmp_path / "shop"
     shop.mkdir()
@@ -121,8 +140,7 @@ def test_candidates_are_compared_once_with_a_learning_curve_and_a_page(
         monkeypatch, SHOP=str(shop), WRITER_STEPS="4", WRITER_TRIAL_PRODUCTS="1", BAKE_OFF_PAIRS="16", ENDPOINT_TRIES="1"
     )  # fmt: skip
     _empty_store(registry)
-    lake.write("products", DAY, catalogue(), key=("product_id",))
-    finetune_writer.build_examples(DAY, "r")
+    _have(pairs_of_the_day)
     done = bake_off.compare(DAY, "r")
     assert (done.rows_out, "is recommended" in done.note) == (2, True)
     again = bake_off.compare(DAY, "r2")
@@ -155,7 +173,7 @@ def _text(client: object, run: object, name: str) -> str:
 
 
 def test_candidates_that_cannot_be_tried_cost_a_line_each_and_are_tried_again_when_asked_for_again(
-    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path, pairs_of_the_day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
@@ -165,8 +183,7 @@ def test_candidates_that_cannot_be_tried_cost_a_line_each_and_are_tried_again_wh
     )
     choose(monkeypatch, SHOP=str(tmp_path), WRITER_TRIAL_PRODUCTS="1", ENDPOINT_TRIES="1")
     _empty_store(registry)
-    lake.write("products", DAY, catalogue(), key=("product_id",))
-    finetune_writer.build_examples(DAY, "r")
+    _have(pairs_of_the_day)
     # In this process: what is tried apart is a process of its own, whose start is not what is promised here.
     monkeypatch.setattr(bake_off, "_tried", bake_off.trial)
     for run in ("r1", "r2"):
@@ -184,10 +201,9 @@ def test_candidates_that_cannot_be_tried_cost_a_line_each_and_are_tried_again_wh
 
 
 def test_a_point_that_is_whole_is_not_measured_again_after_a_kill(
-    home: Path, tiny_llama: Path, tmp_path: Path
+    home: Path, pairs_of_the_day: Path, tmp_path: Path
 ) -> None:
-    lake.write("products", DAY, catalogue(), key=("product_id",))
-    finetune_writer.build_examples(DAY, "r")
+    _have(pairs_of_the_day)
     kept = point("gone", 0.5)
     (tmp_path / "gone-0.json").write_text(json.dumps(kept.__dict__))
     nobody = candidates.Candidate(name="gone", kind="endpoint", url="http://127.0.0.1:9/v1", model="m")

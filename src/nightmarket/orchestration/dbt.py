@@ -149,10 +149,13 @@ def _tell_models(make: Callable[[], Callable[..., None]]) -> Callable[..., None]
 
 
 def _open_dbt_record(context: Mapping[str, Any]) -> None:
+    from nightmarket import transform
+
     instance = context["ti"]
     one_thread()
     recording = ledger.task(instance.dag_id, "dbt", str(context["run_id"]), run_day(context))
     _recorded[:] = [_record.enter_context(recording)]
+    _record.enter_context(transform.held_open())
 
 
 def _close_dbt_record(context: Mapping[str, Any], result: object = None) -> None:
