@@ -442,7 +442,7 @@ _opening = threading.Lock()
 
 
 def _forget() -> None:
-    """Close the readers' copy of this process, once no other thread has a question under way."""
+    """Close the readers' copy of this process; a question that is under way keeps it open until it is answered."""
     with _opening:
         _opened.clear()
 
