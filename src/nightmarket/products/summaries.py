@@ -48,6 +48,8 @@ _NAMED = f"[{_CATEGORY}{_BRAND}]"
 # "Tea and coffee" is one clause, "every 24 days and buys mostly tea" are two.
 _CLAUSES = re.compile(rf"[,;.]|\band\b(?!\s*{_NAMED})")
 _MADE = re.compile(rf"(?:\b(?:from|by)\b|\bof\b|\bbrand\b)\s*(?:the\s+)?{_BRAND}")
+# Where nothing that makes things follows, a writer has lost its thread: "usually from the order of 4 orders so far".
+_FROM_NOTHING = re.compile(rf"\bfrom\b(?!\s*(?:the\s+)?{_BRAND})", re.IGNORECASE)
 _MADE_OF_A_SHELF = re.compile(rf"\b(?:from|by)\s+{_CATEGORY}")
 
 
@@ -180,6 +182,10 @@ def _faults(text: str, facts: Facts) -> Iterator[str]:
         yield "a word that is not in the facts"
     if re.search(r"[^\w\s,;.'’:\ue000-\ue004-]", masked):
         yield "a sign that is no punctuation of a sentence"
+    if any(masked.count(mark) > 1 for mark in (_ON, _OFTEN, _MANY)):
+        yield "a number or day of the facts is told twice"
+    if _FROM_NOTHING.search(masked):
+        yield "something comes from what is no brand"
     if masked.count(_BRAND) != len(_MADE.findall(masked)) or _MADE_OF_A_SHELF.search(masked):
         yield "a name that is told as what it is not"
     for clause in _CLAUSES.split(masked):
