@@ -52,7 +52,7 @@ Settings.model_config["env_file"] = None
 
 _LONGEST_FIRST = (
     "test_scheduler.py", "test_nights.py", "test_follow_events.py", "test_cli.py", "test_transform.py", "test_quality.py",
-    "test_copy_reviews.py", "test_copy_writing.py", "test_product_copy.py", "test_bake_off.py", "test_suites.py",
+    "test_copy_reviews.py", "test_copy_writing.py", "test_copy_policies.py", "test_product_copy.py", "test_bake_off.py", "test_suites.py",
     "test_finetune.py", "test_tracking.py", "test_project.py", "test_demo.py", "test_recommendations.py", "test_profiles.py",
     "test_faults.py", "test_recommendation_slots.py", "test_preferences.py", "test_sequential.py", "test_review_copy.py",
     "test_copy_questions.py", "test_finetune_writer.py", "test_peers.py",

@@ -20,7 +20,7 @@ from nightmarket.products.product_copy import (
     write_many,
 )
 from nightmarket.settings import get_settings
-from tests.products.test_copy_writing import (
+from tests.products.copy_nights import (
     BOTTLE,
     GOOD,
     NEXT,
