@@ -12,10 +12,7 @@ import pytest
 
 from nightmarket import grammar, guard, lake, llm, products
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import (
-    PRODUCT,
-    write,
-)
+from nightmarket.products.product_copy import PRODUCT, write
 from nightmarket.products.product_copy.facts import read_sheet
 
 DAY, NEXT, THIRD = date(2026, 3, 2), date(2026, 3, 3), date(2026, 3, 4)

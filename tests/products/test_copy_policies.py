@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 
 from nightmarket import guard, lake, products, warehouse
-from nightmarket.products.product_copy import (
-    PRODUCT,
-    policies,
-    write,
-)
+from nightmarket.products.product_copy import PRODUCT, policies, write
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.settings import get_settings
 from tests.products.copy_nights import (

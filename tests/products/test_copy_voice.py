@@ -10,12 +10,7 @@ import pytest
 
 from nightmarket import guard, llm
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import (
-    policies,
-    reviews,
-    write,
-    writing,
-)
+from nightmarket.products.product_copy import policies, reviews, write, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.text import retold
 from nightmarket.prompts import PROMPT_VERSION

@@ -9,13 +9,7 @@ import pytest
 
 from nightmarket import guard, llm
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import (
-    freely,
-    twins,
-    write,
-    write_many,
-    writing,
-)
+from nightmarket.products.product_copy import freely, twins, write, write_many, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.settings import get_settings
 from tests.conftest import choose
