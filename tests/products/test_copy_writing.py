@@ -173,6 +173,26 @@ def test_a_name_of_several_words_makes_no_maker_where_its_first_could_be_said_of
     assert "From" not in text.description
 
 
+def test_a_category_makes_nothing_but_a_product_may_stand_in_its_range() -> None:
+    horse = {"title": "Jakobs Rody Horse", "brand": "Jakobs", "category": "Baby Toys > Rockers & Ride-ons"}
+    text = said("Discover Jakobs Rody Horse by the Rockers & Ride-ons. It comes in turquoise.", **horse)
+    assert "not who makes it: Rockers & Ride-ons" in reasons(text) and "by the" not in text.description
+    assert said("From our Rockers & Ride-ons range: Jakobs Rody Horse.", **horse).free == 1
+
+
+def test_a_word_said_twice_running_goes_unless_the_shop_says_it_so() -> None:
+    rail = {"title": "Bigjigs Rail Track Splitter", "brand": "Bigjigs Rail"}
+    text = said("Here is the Bigjigs Rail Rail Track Splitter. It comes in turquoise.", **rail)
+    assert "says twice what the shop says once: rail rail" in reasons(text)
+    assert said("Here is the Alder Pom Pom Kit.", title="Alder Pom Pom Kit", brand="Alder").free == 1
+
+
+def test_a_piece_of_the_name_that_was_told_is_nothing_new() -> None:
+    bead = {"title": '"5 daisy" spacer bead 8mm', "brand": "Lyndie"}
+    text = said('Discover "5 daisy" spacer bead 8mm by Lyndie. Discover the "5 daisy" by Lyndie.', **bead)
+    assert "says nothing new" in reasons(text) and text.description.count("daisy") == 1
+
+
 def test_a_product_without_facts_is_not_asked_about() -> None:
     writer = Scripted("It has a marvellous finish.")
     text = write(read_sheet(BOTTLE | {"attributes": None, "title": "Swallows Greeting Card"}), writer)

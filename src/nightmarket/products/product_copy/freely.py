@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nightmarket import guard, llm
 from nightmarket.guard.claims import OWN, Verdict
@@ -27,7 +27,9 @@ _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 # "AT&T" is one name, and "at" in it is not the word that may be spelt as it likes.
 _JOINED = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+)*")
 _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
-_MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+[A-Z][\w&'’.-]*)*)")
+_MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+(?:&\s+)?[A-Z][\w&'’.-]*)*)")
+
+_RANGE = re.compile(r"\s+range\b")
 
 
 def messages(sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
@@ -119,12 +121,15 @@ def _is_whole(text: str, sheet: Sheet) -> bool:
 
 
 def _stutter(text: str, sheet: Sheet) -> str | None:
-    """Two neighbouring words of the facts that a sentence says more often than the title: a writer that lost its thread."""
+    """Two neighbouring words that a sentence says more often than the title, or one word twice running where no fact does: a
+    writer that lost its thread."""
     house = house_words(sheet.locale)
     title = Counter(_neighbours(sheet.title))
     known = {pair for value in sheet.evidence.values() for pair in _neighbours(value)}
     for pair, count in Counter(_neighbours(text)).items():
         if count > max(title[pair], 1) and pair in known and not house.issuperset(pair):
+            return " ".join(pair)
+        if pair[0] == pair[1] and pair not in known:
             return " ".join(pair)
     return None
 
@@ -136,21 +141,23 @@ def _neighbours(text: str) -> list[tuple[str, str]]:
 def _another_maker(text: str, sheet: Sheet) -> str | None:
     """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker.
 
-    The name goes on as long as words are capitalised: of "From Big Brother" the first word could be said of anything.
+    The name goes on as long as words are capitalised: of "From Big Brother" the first word could be said of anything. A
+    category makes nothing either: "From our Card Games range" is where it stands, "by Card Games" is not.
     """
     brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
-    values = {
-        word.lower()
-        for attribute, value in sheet.evidence.items()
-        if attribute not in ("title", "name", "brand")
-        for word in _WORD.findall(value)
+    words_of = {
+        attribute: {w.lower() for w in _WORD.findall(value)} for attribute, value in sheet.evidence.items()
     }
+    values = {word for attribute, words in words_of.items() if attribute not in OWN for word in words}
     for match in _MAKER.finditer(text):
         words = {word.lower() for word in _WORD.findall(match[1])}
         # What begins with the brand or the product's own name may go on with it.
         if match[1].startswith(tuple(own for own in (sheet.brand, sheet.name) if own)):
             continue
-        if words <= brand | values | house_words("en"):
+        is_place = _RANGE.match(text, match.end()) is not None
+        if words <= brand | values | house_words("en") | (
+            words_of.get("category", set()) if is_place else set()
+        ):
             continue
         if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
             continue
@@ -166,10 +173,16 @@ def _without_repetition(kept: Sequence[Sentence], removed: list[Removed]) -> lis
     for sentence in kept:
         claims = {(claim.attribute, (claim.value or "").lower()) for claim in sentence.claims}
         words = " ".join(_WORD.findall(sentence.text.lower())) or sentence.text
-        if words in said or claims <= told:
+        if words in said or all(claim in told or _is_part_of_a_name(claim, told) for claim in claims):
             removed.append(gone(sentence.text, "says nothing new", "unsupported"))
             continue
         said.add(words)
         told |= claims
         new.append(sentence)
     return new
+
+
+def _is_part_of_a_name(claim: tuple[str | None, str], told: Collection[tuple[str | None, str]]) -> bool:
+    """Whether what is said of the title stands in what was said of it before."""
+    names = ("title", "name")
+    return claim[0] in names and any(claim[1] in value for attribute, value in told if attribute in names)
