@@ -154,10 +154,8 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
         # What begins with the brand or the product's own name may go on with it.
         if match[1].startswith(tuple(own for own in (sheet.brand, sheet.name) if own)):
             continue
-        is_place = _RANGE.match(text, match.end()) is not None
-        if words <= brand | values | house_words("en") | (
-            words_of.get("category", set()) if is_place else set()
-        ):
+        place = words_of.get("category", set()) if _RANGE.match(text, match.end()) else set()
+        if words <= brand | values | house_words("en") | place:
             continue
         if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
             continue
@@ -167,7 +165,7 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
 
 def _without_repetition(kept: Sequence[Sentence], removed: list[Removed]) -> list[Sentence]:
     """The sentences that say something new: the same words or the same claims again go."""
-    told: set[tuple[str | None, str | None]] = set()
+    told: set[tuple[str | None, str]] = set()
     said: set[str] = set()
     new: list[Sentence] = []
     for sentence in kept:
