@@ -144,21 +144,21 @@ def test_nothing_is_imported_until_rows_must_be_looked_at() -> None:
 
 
 def test_data_docs_hold_the_newest_validations_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality.reports, "KEPT_REPORTS", 2)
-    for n in range(4):
+    monkeypatch.setattr(quality.reports, "KEPT_REPORTS", 3)
+    for n in range(5):
         quality.check("copy_claims", claims("supported"), DAY + timedelta(days=n), run_id="r")
     root = get_settings().state / "gx"
     assert quality.docs_url() == (root / "data_docs" / "index.html").as_uri()
     assert (root / "data_docs" / "index.html").exists()
     days = {path.parent.parent.name for path in (root / "data_docs" / "validations").rglob("*.html")}
-    assert days == {"2026-03-04", "2026-03-05"}
+    assert days == {"2026-03-04", "2026-03-05", "2026-03-06"}
 
 
 def test_processes_that_check_at_once_all_get_their_report(home: Path) -> None:
     program = (
         "import sys; from datetime import date; from pathlib import Path; import pyarrow.parquet as pq; "
         "import great_expectations; from nightmarket import quality; Path(sys.argv[1] + '.ready').touch(); "
-        "[quality.check('copy_claims', pq.read_table(sys.argv[1]), date(2026, 3, n), run_id='r') for n in (1, 2)]"
+        "[quality.check('copy_claims', pq.read_table(sys.argv[1]), date(2026, 3, n), run_id='r') for n in range(1, 5)]"
     )
     rows = home.parent / "rows.parquet"
     pq.write_table(claims("supported"), rows)
@@ -166,12 +166,12 @@ def test_processes_that_check_at_once_all_get_their_report(home: Path) -> None:
     while not Path(f"{rows}.ready").exists():
         assert other.poll() is None
         time.sleep(0.05)
-    for n in (1, 2):
+    for n in range(1, 5):
         quality.check("copy_claims", claims("supported"), date(2026, 4, n), run_id="r")
     assert other.wait(timeout=120) == 0
-    assert len(gates()) == 4
+    assert len(gates()) == 8
     pages = list((get_settings().state / "gx" / "data_docs" / "validations").rglob("*.html"))
-    assert len(pages) == 4
+    assert len(pages) == 8
 
 
 # Arrivals.

@@ -170,7 +170,9 @@ def test_a_child_that_is_a_copy_of_this_process_reads_too(home: Path) -> None:
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        os._exit(0 if published_pairs() == [("a", "b")] else 1)
+        # DuckDB's threads stay with the parent: what it had open would hang here sooner or later.
+        opens_its_own = len(warehouse._opened) == 0
+        os._exit(0 if opens_its_own and published_pairs() == [("a", "b")] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert published_pairs() == [("a", "b")]
 

@@ -41,7 +41,7 @@ FOR_PEOPLE = ("review_copy",)
 IN_AIRFLOW_ALONE: Mapping[str, str] = {
     "review_copy": "It waits for people; here, `nightmarket copy list` shows what waits for them.",
     "ask_in_batch": "It waits for a provider.",
-    "follow_events": "Here, `nightmarket follow` does the same once.",
+    "follow_events": "Here, `nightmarket follow` does the same until it is stopped, `--once` a single time.",
 }
 """DAGs that one process does not run, and why or what does."""
 

@@ -71,7 +71,7 @@ _CLAIM = (
 )  # fmt: skip
 _CLAIM_NUMBERS = ("version", "claim_number")
 _BEFORE = (
-    "input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "status", "day",
+    "input_hash", "prompt_version", "policy_version", "model_name", "model_version", "title", "description", "status", "day",
     "is_ai_written", "ai_label", "ai_metadata",
 )  # fmt: skip
 # A digest that no sheet has: what comes back is due again.
@@ -120,7 +120,7 @@ def make(day: date, run_id: str) -> Made:
     live = _live_texts(night.written, shown, packs, day)
     beside: list[dict[str, Any]] = []
     carried: dict[tuple[Key, int], int] = {}
-    shelf, alike = twins.Shelf.of(_standing(catalogue, day, night.written)), Counter[str]()
+    shelf, alike = twins.Shelf.of(_standing(catalogue, shown, night.written)), Counter[str]()
     for written in night.written:
         text, had_twin, has_twin = written.text, False, False
         if not text.blocked:
@@ -274,13 +274,11 @@ def _live_texts(
     return {key: rows[shown[key]["version"]] for key, rows in reviews.history(keys, day).items()}
 
 
-def _standing(catalogue: pa.Table, day: date, written: Sequence[_Written]) -> Iterator[tuple[Sheet, str]]:
+def _standing(catalogue: pa.Table, shown: Before, written: Sequence[_Written]) -> Iterator[tuple[Sheet, str]]:
     """What readers see on the shop pages of products that nothing is written about tonight, with their sheets."""
     anew = {w.due.sheet.product_id for w in written}
     if not anew:
         return
-    columns = ("product_id", "channel", "locale", "status", "description", "version")
-    _, shown = reviews.latest(products.previous("product_copy", day, columns).to_pylist())
     ids = {product for product, channel, _ in shown if channel == SHOP_PAGE} - anew
     for _, sheet in read_sheets(catalogue, lambda row: row["product_id"] in ids):
         row = shown.get((sheet.product_id, SHOP_PAGE, sheet.locale))
