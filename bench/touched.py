@@ -4,8 +4,9 @@
 
 Builds the shop's warehouse and trains its ranker first, where that home has none yet. Publishes the lists of the extracts'
 day, writes extracts of the next day in which a share of the customers bought one more product, and measures
-`recommendations.make` for that day twice, each time in a process of its own: as it is, and with all lists expired. Texts are
-embedded before, so that the full night is not made dear by what is done once.
+`recommendations.make` for that day twice, each time in a process of its own that keeps to the threads which tasks have
+(`NIGHTMARKET_THREADS`): as it is, and with all lists expired. Texts are embedded before, so that the full night is not made
+dear by what is done once.
 """
 
 from __future__ import annotations
@@ -77,7 +78,6 @@ def one_more(day: date, share: float) -> int:
 def made(day: date) -> dict[str, object]:
     """One call of `make` in this process: seconds with all it imports and loads, those of the imports, and what it made."""
     started = time.perf_counter()
-    import pandas  # noqa: F401
     import torch  # noqa: F401
 
     from nightmarket.products import recommendations
@@ -87,7 +87,8 @@ def made(day: date) -> dict[str, object]:
     seconds = time.perf_counter() - started
     rows = {name: table.num_rows for name, table in result.rows.items()}
     return {
-        "seconds": round(seconds, 2), "imports": round(imported, 2), "rows": rows, "note": result.outcome.note,
+        "seconds": round(seconds, 2), "cpu_seconds": round(time.process_time(), 2), "imports": round(imported, 2),
+        "rows": rows, "note": result.outcome.note,
     }  # fmt: skip
 
 
@@ -112,19 +113,25 @@ def main() -> None:
     publish(day)
     touched = one_more(day, given.share)
     command = [sys.executable, __file__, "--shop", given.shop, "--make", str(day + timedelta(days=1))]
+    as_tasks = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(settings.threads))
     told: dict[str, object] = {"customers_touched": touched}
     for name, extra in (("touched", {}), ("all", {"NIGHTMARKET_LISTS_EXPIRE_AFTER_DAYS": "1"})):
         found = subprocess.run(
-            command, env=os.environ | extra, cwd=ROOT, check=True, capture_output=True, text=True
+            command, env=os.environ | as_tasks | extra, cwd=ROOT, check=True, capture_output=True, text=True
         )
         told[name] = json.loads(found.stdout.splitlines()[-1])
         print(name, told[name])
-    told["share"] = round(told["touched"]["seconds"] / told["all"]["seconds"], 4)  # type: ignore[index]
+    told["share"], told["share_of_cpu"] = (
+        round(told["touched"][what] / told["all"][what], 4)  # type: ignore[index]
+        for what in ("seconds", "cpu_seconds")
+    )
     work = {name: told[name]["seconds"] - told[name]["imports"] for name in ("touched", "all")}  # type: ignore[index]
     told["share_of_work"] = round(work["touched"] / work["all"], 4)
     print(
         "share of the full night's cost:",
         told["share"],
+        "of processor seconds:",
+        told["share_of_cpu"],
         "without what a process imports:",
         told["share_of_work"],
     )

@@ -235,7 +235,7 @@ def test_an_unchanged_night_asks_nothing_and_another_wish_asks_for_the_pages_ane
     want("description,title,meta_description", monkeypatch)
     night(Author(), monkeypatch, THIRD)
     row = rows_of(THIRD)["p1"]
-    assert (row["title"], row["change_cause"]) == (TITLE, "facts changed")
+    assert (row["title"], row["change_cause"]) == (TITLE, "prompt changed")
     claims = lake.read("copy_claims", THIRD).to_pylist()
     assert {TITLE, *guard.sentences(META)} <= {c["sentence"] for c in claims if c["origin"] == "free"}
 

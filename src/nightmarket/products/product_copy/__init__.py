@@ -440,7 +440,8 @@ def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
     # A title that a writer may write is another one for another reason.
     if old["title"] != (text.title or None) and "title" not in get_settings().copy_fields:
         names.insert(0, "title")
-    if old["model_name"] != text.model_name and not causes:
+    # Another writer may be asked for other fields, so the prompt changes with it.
+    if old["model_name"] != text.model_name and causes in ([], ["prompt changed"]):
         causes.append(f"model changed: {old['model_name']} to {text.model_name}")
     elif old["model_version"] != text.model_version and not causes:
         causes.append("model changed")

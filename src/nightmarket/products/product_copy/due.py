@@ -67,10 +67,11 @@ def due_texts(
     long for it, then other stale copy, then new products by purchases, then by id.
     """
     wanted_on, who = policies.channels(packs), fields.identity(writer)
+    way = digest(RECIPE, *fields.wanted(writer))
     bought = _bought(day) if len(before) < catalogue.num_rows * len(wanted_on) else {}
     due: list[Due] = []
     for product, sheet in read_sheets(catalogue, lambda row: is_for_sale(row.get("status"))):
-        pages = tuple(_pages(sheet, who, before, packs, wanted_on))
+        pages = tuple(_pages(sheet, who, way, before, packs, wanted_on))
         if pages:
             place = min(_place(page) for page in pages)
             due.append(Due(sheet, pages, (place, -bought.get(product["product_id"], 0), sheet.product_id)))
@@ -78,11 +79,12 @@ def due_texts(
 
 
 def _pages(
-    sheet: Sheet, who: str, before: Before, packs: guard.Packs, channels: Sequence[str]
+    sheet: Sheet, who: str, way: str, before: Before, packs: guard.Packs, channels: Sequence[str]
 ) -> Iterator[Page]:
     """The texts of a product that are missing or stale."""
     pack = policies.pack_of(sheet, packs)
-    of_page, prompt = input_hash(sheet, who, pack), policies.prompt_version(pack)
+    prompt = policies.prompt_version(pack, way)
+    of_page = input_hash(sheet, who, prompt, pack)
     for channel in channels:
         version = policies.version_of(policies.pack_of(sheet, packs, channel))
         hashed = of_page if channel == SHOP_PAGE else digest(of_page, channel, version)
@@ -137,7 +139,7 @@ def is_for_sale(status: str | None) -> bool:
     return (status or "active") == "active"
 
 
-def input_hash(sheet: Sheet, who: str, pack: guard.Pack) -> str:
+def input_hash(sheet: Sheet, who: str, prompt_version: str, pack: guard.Pack) -> str:
     """A digest of all that decides a product's copy; `who` writes (`fields.identity`).
 
     Facts that are never told (stock codes, price, description) do not enter.
@@ -161,10 +163,9 @@ def input_hash(sheet: Sheet, who: str, pack: guard.Pack) -> str:
     return digest(
         json.dumps(told, ensure_ascii=False),
         sheet.locale,
-        policies.prompt_version(pack),
+        prompt_version,
         policies.version_of(pack),
         who,
-        RECIPE,
     )
 
 

@@ -80,9 +80,13 @@ def version_of(pack: guard.Pack) -> str:
     return digest(guard.POLICY_VERSION, pack.version)[:12]
 
 
-def prompt_version(pack: guard.Pack) -> str:
-    """What a row says of how its writer was asked: the templates and house phrasings and, behind `+`, the shop's voice."""
-    return PROMPT_VERSION if pack.voice is None else f"{PROMPT_VERSION}+{_voice_version(pack.voice)}"
+def prompt_version(pack: guard.Pack, way: str) -> str:
+    """What a row says of how its text is asked for: the templates, house phrasings and `way` and, behind `+`, the shop's voice.
+
+    `way` tells apart what else decides it: the fields that are asked for, and how answers are made into a text.
+    """
+    asked = digest(PROMPT_VERSION, way)[:12]
+    return asked if pack.voice is None else f"{asked}+{_voice_version(pack.voice)}"
 
 
 def _voice_version(voice: guard.Voice) -> str:
