@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -49,6 +52,27 @@ def test_the_content_hash_is_that_of_the_rows_whatever_their_order(rows: list, r
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert lake.hash_rows(table(rows)) == lake.hash_rows(table(shuffled))
     assert lake.hash_rows(table([*rows, (9, "more")])) != lake.hash_rows(table(rows))
+
+
+def test_a_child_that_is_a_copy_of_this_process_hashes_rows_too() -> None:
+    rows = pa.table({"n": [1, 2, 3]})
+    told = lake.hash_rows(rows)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        # DuckDB's threads stay with the parent: its engine would hang here sooner or later.
+        makes_its_own = len(lake._engines) == 0
+        os._exit(0 if makes_its_own and lake.hash_rows(rows) == told else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert lake.hash_rows(rows) == told
+
+
+def test_threads_of_a_process_hash_their_own_rows_at_once() -> None:
+    tables = [pa.table({"n": list(range(n, n + 2000))}) for n in range(16)]
+    alone = [lake.hash_rows(table) for table in tables]
+    assert len(set(alone)) == 16
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lake.hash_rows, tables)) == alone
 
 
 def test_columns_that_say_when_do_not_enter_the_hash() -> None:

@@ -38,6 +38,26 @@ def writer() -> Any:
         yield generator
 
 
+@pytest.fixture(scope="module")
+def opened() -> dict[str, Any]:
+    """The packaged weights as the first night of this module opened them."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def weights_are_opened_once(opened: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening them takes most of a second: every night here asks the same ones."""
+    load = llm.LocalGenerator._load
+
+    def kept(self: llm.LocalGenerator) -> Any:
+        assert self.name == llm.SMOLLM2.name
+        if "server" not in opened:
+            opened["server"] = load(self)
+        return opened["server"]
+
+    monkeypatch.setattr(llm.LocalGenerator, "_load", kept)
+
+
 def shelf(*rows: dict[str, Any], day: date = DAY, bought: tuple[str, ...] = ()) -> None:
     """Put products and purchases into the lake as the extracts of a day."""
     columns = (

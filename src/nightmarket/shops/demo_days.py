@@ -360,9 +360,10 @@ class Days:
             world.tastes(number, np.array([v[0] for v in visits], np.int64)) * world.sellable(number), axis=1
         )
         popular = np.nonzero(world.sellable(number))[0][:40]
+        day = f"{demo.date_of(number):%y%m%d}"
         rows: list[tuple[int, str, str, int | None, Row | None, str | None]] = []
         for k, (who, second, products) in enumerate(visits):
-            session = f"S{demo.date_of(number):%y%m%d}-{k + 1:04d}"
+            session = f"S{day}-{k + 1:04d}"
             draws = rng.random(int(rng.integers(1, 5)))
             seen = [int(np.searchsorted(reach[k], u * reach[k, -1], side="right")) for u in draws]
             second = max(30, second)
@@ -393,12 +394,16 @@ class Days:
         if demo.date_of(number).weekday() == 3:
             rows += self._letter(number, here, rng)
         rows.sort(key=lambda row: row[0])
+        # A day has up to 2,000 events: what is the same for all of them is written once.
+        midnight = self.micros(number, 0)
+        different = {id(told): told for *_, told, _ in rows if told is not None}
+        properties = {key: json.dumps(told, ensure_ascii=False) for key, told in different.items()}
         return [
             {
-                "event_id": f"E{demo.date_of(number):%y%m%d}-{k + 1:05d}", "customer_id": who, "session_id": session,
+                "event_id": f"E{day}-{k + 1:05d}", "customer_id": who, "session_id": session,
                 "event_type": kind, "product_id": None if product is None else world.product_id(product),
-                "occurred_at": self.micros(number, min(second, DAY_SECONDS - 1)),
-                "properties": None if told is None else json.dumps(told, ensure_ascii=False),
+                "occurred_at": midnight + min(second, DAY_SECONDS - 1) * 1_000_000,
+                "properties": properties.get(id(told)),
             }
             for k, (second, who, kind, product, told, session) in enumerate(rows)
         ]  # fmt: skip
