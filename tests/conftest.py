@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,6 +64,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first, so that two processes end together; within a file nothing moves."""
     place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, as `--dist loadfile`, but the DAG tests stay together: they share an Airflow, its database and a dbt manifest."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class TogetherByHome(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/dags" if nodeid.startswith("tests/dags/") else str(super()._split_scope(nodeid))
+
+    return TogetherByHome(config, log)
 
 
 TINY_DAY = date(2026, 3, 2)
