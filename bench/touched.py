@@ -113,7 +113,9 @@ def main() -> None:
     publish(day)
     touched = one_more(day, given.share)
     command = [sys.executable, __file__, "--shop", given.shop, "--make", str(day + timedelta(days=1))]
-    as_tasks = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(settings.threads))
+    as_tasks = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(settings.threads)
+    )
     told: dict[str, object] = {"customers_touched": touched}
     for name, extra in (("touched", {}), ("all", {"NIGHTMARKET_LISTS_EXPIRE_AFTER_DAYS": "1"})):
         found = subprocess.run(

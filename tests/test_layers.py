@@ -118,6 +118,8 @@ def test_no_attic() -> None:
 
 def test_every_module_opens_with_its_charter() -> None:
     without = [
-        str(p) for p in modules() if p.stat().st_size and not ast.get_docstring(nodes(p)[0])  # type: ignore[arg-type]
+        str(p)
+        for p in modules()
+        if p.stat().st_size and not ast.get_docstring(nodes(p)[0])  # type: ignore[arg-type]
     ]
     assert without == []

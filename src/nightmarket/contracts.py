@@ -243,7 +243,7 @@ _OUTPUTS = (
         _c("ai_label", about="Words that whoever shows the text puts beside it, as its policy pack says; null: none."),
         _c("ai_metadata", FLAG, about="Whether the metadata of what shows the text have to say that AI wrote it."),
         _c("reviewer", about="Who decided that the version stands."), _c("reviewed_at", TIME), _c("supersedes", WHOLE), _c("input_hash"),
-        _c("prompt_version", about="Digest of the templates and house phrasings; behind `+` that of the shop's voice, where it has one."),
+        _c("prompt_version", about="Digest of how the text is asked for and read: templates, house phrasings, fields, recipe; behind `+` that of the shop's voice, where it has one."),
     ), "Shop copy of a product, every claim of it supported by the product's own facts."),
     OutputTable("copy_claims", ("product_id", "channel", "locale", "version", "claim_number"),
         ("product_id", "channel", "locale"), (

@@ -178,6 +178,27 @@ def test_a_category_makes_nothing_but_a_product_may_stand_in_its_range() -> None
     text = said("Discover Jakobs Rody Horse by the Rockers & Ride-ons. It comes in turquoise.", **horse)
     assert "not who makes it: Rockers & Ride-ons" in reasons(text) and "by the" not in text.description
     assert said("From our Rockers & Ride-ons range: Jakobs Rody Horse.", **horse).free == 1
+    ours = said("Discover Jakobs Rody Horse by our rockers & ride-ons.", **horse)
+    assert "not who makes it: our rockers & ride-ons" in reasons(ours) and "by our" not in ours.description
+
+
+def test_before_the_colon_of_from_stands_the_brand_or_a_range_and_not_the_product() -> None:
+    station = {"title": "Chuggington Departure Station", "brand": "Chuggington", "category": "Toys > Trains"}
+    text = said("From Chuggington Departure Station: turquoise.", **station)
+    assert "not who makes it: Chuggington Departure Station" in reasons(text)
+    assert "Station: turquoise" not in text.description
+    assert said("From Chuggington: Departure Station.", **station).free == 1
+    assert said("From our Trains range: Chuggington Departure Station.", **station).free == 1
+    dusk = {"title": "From Dusk: The Game", "brand": "Alder"}
+    assert said("From Dusk: The Game by Alder.", **dusk).free == 1
+
+
+def test_a_sentence_that_says_nothing_of_the_product_goes_unless_it_answers_a_question() -> None:
+    text = said("Discover the Aquaron Steel Water Bottle. See more in our shop. It comes in turquoise.")
+    assert text.free == 2 and "See more" not in text.description
+    assert "says nothing of the product" in reasons(text)
+    asked = said("Looking for an Aquaron Steel Water Bottle? Here it is.")
+    assert "Aquaron Steel Water Bottle? Here it is." in asked.description and asked.free == 2
 
 
 def test_a_word_said_twice_running_goes_unless_the_shop_says_it_so() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from nightmarket import guard, lake, llm, products
 from nightmarket.products import product_copy
-from nightmarket.products.product_copy import PRODUCT, policies, writing
+from nightmarket.products.product_copy import PRODUCT, due, policies, writing
 from nightmarket.products.product_copy.facts import read_sheet
 from nightmarket.products.product_copy.text import judge
 from nightmarket.products.product_copy.titles import cut, split_title
@@ -245,6 +245,11 @@ def test_another_prompt_or_policy_is_named_as_the_cause(home: Path, monkeypatch:
     shelf(CUP)
     night()
     shelf(CUP, day=NEXT)
+    with monkeypatch.context() as patch:
+        patch.setattr(due, "RECIPE", "another")
+        assert product_copy.make(NEXT, "r2").rows["product_copy"]["change_cause"].to_pylist() == [
+            "prompt changed"
+        ]
     monkeypatch.setattr(policies, "PROMPT_VERSION", "another")
     assert product_copy.make(NEXT, "r2").rows["product_copy"]["change_cause"].to_pylist() == [
         "prompt changed"
@@ -428,6 +433,12 @@ def test_a_title_that_shouts_is_quieted_and_its_codes_stay() -> None:
     ('The "Model 5" Lamp, "Big"', None, 'The "Model 5" Lamp', ["Big"]),
     ("Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples with 1000 Box Staples", None,
      "Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples", []),
+    ("Scene It? Squabble", "Scene It", "Scene It Squabble", []),
+    ("Guess Who? Card Game - Blue", "Hasbro", "Guess Who Card Game", ["Blue"]),
+    ("Bluetooth Cordless Phone KX-TG7875S Link2Cell by Panasonic with Enhanced Noise Reduction & Digital Answering Machine", None,
+     "Bluetooth Cordless Phone KX-TG7875S Link2Cell by Panasonic", []),
+    ("1070 4-Line Expandable Corded Phone System by AT&T with Caller ID and Speakerphone", None,
+     "1070 4-Line Expandable Corded Phone System by AT&T with Caller ID", []),
 ])  # fmt: skip
 def test_a_title_is_taken_apart_into_name_and_details(
     title: str, brand: str, name: str, details: list[str]

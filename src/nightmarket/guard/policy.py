@@ -49,7 +49,9 @@ def banned(text: str, locale: str | None, *, names: Sequence[str] = ()) -> list[
         if in_names:
             inside = _spans(low, [name.lower() for name in names if name]) if inside is None else inside
             pardoned += inside
-        found += [Finding(kind, *span, text[span[0] : span[1]]) for span in spans if not _within(span, pardoned)]
+        found += [
+            Finding(kind, *span, text[span[0] : span[1]]) for span in spans if not _within(span, pardoned)
+        ]
     found.sort(key=lambda finding: (finding.start, -finding.end))
     kept_findings: list[Finding] = []
     for finding in found:

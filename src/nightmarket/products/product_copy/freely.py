@@ -30,6 +30,9 @@ _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
 _MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+(?:&\s+)?[A-Z][\w&'’.-]*)*)")
 
 _RANGE = re.compile(r"\s+range\b")
+# "From Alder: the kettle.", and what is ours.
+_SOURCE = re.compile(r"From\s+(?:the\s+)?([^:]+):")
+_OURS = re.compile(r"\b(?:by|from)\s+our\s+[^.,:;]+", re.IGNORECASE)
 
 
 def messages(sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
@@ -142,8 +145,17 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
     """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker.
 
     The name goes on as long as words are capitalised: of "From Big Brother" the first word could be said of anything. A
-    category makes nothing either: "From our Card Games range" is where it stands, "by Card Games" is not.
+    category makes nothing either: "From our Card Games range" is where it stands, "by Card Games" and "by our card games"
+    are not. Nor does the product itself: what stands before the colon of "From …:" is the brand or a range.
     """
+    title = sheet.title.lower()
+    for match in _OURS.finditer(text):
+        is_range = match[0][:1] in "fF" and match[0].lower().endswith(" range")
+        if not is_range and match[0].lower() not in title:
+            return match[0].split(None, 1)[1]
+    source = None if text.startswith(sheet.name or text) else _SOURCE.match(text)
+    if source and source[1].lower() != (sheet.brand or "").lower() and not _OURS.match(text):
+        return source[1]
     brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
     words_of = {
         attribute: {w.lower() for w in _WORD.findall(value)} for attribute, value in sheet.evidence.items()
@@ -157,20 +169,25 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
         place = words_of.get("category", set()) if _RANGE.match(text, match.end()) else set()
         if words <= brand | values | house_words("en") | place:
             continue
-        if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
+        if " ".join(match[0].lower().rstrip(".").split()) in title:
             continue
         return match[1].rstrip(".")
     return None
 
 
 def _without_repetition(kept: Sequence[Sentence], removed: list[Removed]) -> list[Sentence]:
-    """The sentences that say something new: the same words or the same claims again go."""
+    """The sentences that say something new: the same words or the same claims again go, and so does what says nothing of
+    the product ("See more in our shop.") unless it answers a question ("Looking for a kettle? Here it is.")."""
     told: set[tuple[str | None, str]] = set()
     said: set[str] = set()
     new: list[Sentence] = []
     for sentence in kept:
         claims = {(claim.attribute, (claim.value or "").lower()) for claim in sentence.claims}
         words = " ".join(_WORD.findall(sentence.text.lower())) or sentence.text
+        answers = bool(new) and new[-1].text.endswith("?")
+        if not any(attribute for attribute, _ in claims) and not answers:
+            removed.append(gone(sentence.text, "says nothing of the product", "unsupported"))
+            continue
         if words in said or all(claim in told or _is_part_of_a_name(claim, told) for claim in claims):
             removed.append(gone(sentence.text, "says nothing new", "unsupported"))
             continue
