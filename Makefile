@@ -54,6 +54,9 @@ check: $(STAMP) ## Format, lint, types, layers, generated docs
 	@$(VENV)/bin/mypy src
 	@$(PYTHON) -m pytest -q tests/test_layers.py tests/test_docs.py
 
+docs: $(STAMP) ## Make the generated pages of docs/ anew
+	@$(PYTHON) docs/generate.py
+
 format: $(STAMP) ## Format and mend what can be mended
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
