@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # 512 customers x 512 products in fp32 are a megabyte. Eight such products are looked at together, in the cache both cores share.
 ROWS, STEP, TILE = 512, 512, 4096
+# Products of which only the greatest score is looked at first.
+GROUP = 8
 # Products that the first guess is made from.
 LEAST_SAMPLE, MOST_SAMPLE = 4096, 16_384
 # Catalogues beyond this have few groups worth opening: larger groups are less to look at.
@@ -157,7 +159,10 @@ class Shelf:
         wanted = min(max(len(able) // 12, LEAST_SAMPLE), MOST_SAMPLE)
         drawn = np.zeros(len(able), np.bool_)
         drawn[:: max(1, len(able) // wanted)] = True
-        order = np.concatenate([order[drawn], order[~drawn]])
+        first = order[drawn]
+        # The longest vectors are on most lists: apart from each other, they are not the same group's greatest.
+        apart = np.argsort(np.arange(len(first)) % max(1, len(first) // GROUP), kind="stable")
+        order = np.concatenate([first[apart], order[~drawn]])
         codes: NDArray[np.int32] = able[order].astype(np.int32)
         places = np.full(len(items), -1, np.int32)
         places[codes] = np.arange(len(codes))
@@ -198,7 +203,7 @@ class Shelf:
         import torch
 
         size, width = len(self.codes), len(queries)
-        group = 16 if size > LARGE else 8
+        group = 2 * GROUP if size > LARGE else GROUP
         across = torch.from_numpy(queries).t().contiguous()
         reach = np.sqrt(np.einsum("nd,nd->n", queries, queries)) * SLACK
         room = torch.empty(max(self.sample, min(TILE, size)) * width)
