@@ -66,6 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """By file, as `--dist loadfile`, but the DAG tests stay together: they share an Airflow, its database and a dbt manifest."""
     if config.getvalue("dist") != "loadfile":

@@ -189,6 +189,26 @@ def test_before_the_colon_of_from_stands_the_brand_or_a_range_and_not_the_produc
     assert "Station: turquoise" not in text.description
     assert said("From Chuggington: Departure Station.", **station).free == 1
     assert said("From our Trains range: Chuggington Departure Station.", **station).free == 1
+    stack = {
+        "title": "Alder Stacking Cups",
+        "brand": "Alder",
+        "category": "Toys > Sorting, Stacking & Plugging Toys",
+    }
+    assert said("From our Sorting, Stacking & Plugging Toys range: Alder Stacking Cups.", **stack).free == 1
+    assert (
+        said("Discover Alder Stacking Cups, from our Sorting, Stacking & Plugging Toys range.", **stack).free
+        == 1
+    )
+    poker = {
+        "title": "Poker Set, As Featured on Big Brother",
+        "category": "Games > Poker",
+        "brand": "Squirrel",
+    }
+    assert "not who makes it: our Big Brother range" in reasons(
+        said("From our Big Brother range: Poker Set.", **poker)
+    )
+    fox = {"title": "Fox Hand Puppet", "brand": "The Puppet Company"}
+    assert said("From the Puppet Company: Fox Hand Puppet.", **fox).free == 1
     dusk = {"title": "From Dusk: The Game", "brand": "Alder"}
     assert said("From Dusk: The Game by Alder.", **dusk).free == 1
 

@@ -434,6 +434,7 @@ def test_a_title_that_shouts_is_quieted_and_its_codes_stay() -> None:
     ("Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples with 1000 Box Staples", None,
      "Heavy Duty 100 Sheet High Capacity Office Desk Stapler With Staples", []),
     ("Scene It? Squabble", "Scene It", "Scene It Squabble", []),
+    ("Yahoo!, 4 Pack", "Yahoo", "Yahoo, 4 Pack", []),
     ("Guess Who? Card Game - Blue", "Hasbro", "Guess Who Card Game", ["Blue"]),
     ("Bluetooth Cordless Phone KX-TG7875S Link2Cell by Panasonic with Enhanced Noise Reduction & Digital Answering Machine", None,
      "Bluetooth Cordless Phone KX-TG7875S Link2Cell by Panasonic", []),

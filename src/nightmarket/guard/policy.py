@@ -37,7 +37,7 @@ def banned(text: str, locale: str | None, *, names: Sequence[str] = ()) -> list[
     Links, contact data and amounts of money are findings in every language.
     """
     low = text.casefold() if len(text.casefold()) == len(text) else text.lower()
-    inside: list[tuple[int, int]] | None = None
+    inside = _spans(low, [name.lower() for name in names if name])
     found = [Finding("contact", m.start(), m.end(), m[0]) for p in (_LINK, _HANDLE) for m in p.finditer(text)]
     found += [Finding("contact", f.start, f.end, f.text, f.kind) for f in personal(text)]
     found += [Finding("price", m.start(), m.end(), m[0]) for m in _MONEY.finditer(text)]
@@ -45,10 +45,7 @@ def banned(text: str, locale: str | None, *, names: Sequence[str] = ()) -> list[
         # Most texts hold no phrase of most rules: what would pardon one is looked for where there is one.
         if not (spans := [match.span() for match in pattern.finditer(low)]):
             continue
-        pardoned = _spans(low, kept)
-        if in_names:
-            inside = _spans(low, [name.lower() for name in names if name]) if inside is None else inside
-            pardoned += inside
+        pardoned = _spans(low, kept) + (inside if in_names else [])
         found += [
             Finding(kind, *span, text[span[0] : span[1]]) for span in spans if not _within(span, pardoned)
         ]

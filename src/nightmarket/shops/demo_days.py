@@ -394,7 +394,7 @@ class Days:
         if demo.date_of(number).weekday() == 3:
             rows += self._letter(number, here, rng)
         rows.sort(key=lambda row: row[0])
-        # A day has up to 2,000 events: what is the same for all of them is written once.
+        # What is the same for all events of a day is written once.
         midnight = self.micros(number, 0)
         different = {id(told): told for *_, told, _ in rows if told is not None}
         properties = {key: json.dumps(told, ensure_ascii=False) for key, told in different.items()}

@@ -5,7 +5,8 @@ A writer chooses among house phrasings under a grammar made of a product's facts
 reads every sentence against the facts and the shop's policy packs; what it finds goes out, and where nothing is left the
 template stands. Each published sentence has its claims with their evidence. Not here: cleaning facts (`facts`, `titles`),
 phrasing (`writing`), asking (`asking`, `freely`, `fields`), what a text may be (`text`, `policies`), texts that read alike
-(`twins`), what people decided (`reviews`, `desk`), which texts are due (`due`), the shared steps (`products`).
+(`twins`), what people decided (`reviews`, `desk`), which texts are due (`due`) and why (`causes`), the shared
+steps (`products`).
 
 What a policy pack calls high risk waits for a person (`pending`); what readers saw before stands beside it, as it was. So a
 night may publish two rows of a text, of which one is shown.
@@ -32,7 +33,7 @@ import pyarrow as pa
 from nightmarket import guard, lake, llm, products
 from nightmarket.ledger import Outcome
 from nightmarket.products import Made, Product
-from nightmarket.products.product_copy import fields, policies, reviews, twins
+from nightmarket.products.product_copy import causes, fields, policies, reviews, twins
 from nightmarket.products.product_copy.asking import MOST_TOKENS, by_template, write, write_many
 from nightmarket.products.product_copy.due import (
     RECIPE,
@@ -114,7 +115,7 @@ def make(day: date, run_id: str) -> Made:
         )  # fmt: skip
         due = _without(due, decided.keys)
         night = _written(due, writer, packs)
-    old_claims = _told_before(day) if any(p.before for w in night.written for p in w.pages) else {}
+    old_claims = causes.told_before(day) if any(p.before for w in night.written for p in w.pages) else {}
     copies: list[dict[str, Any]] = []
     claims: list[dict[str, Any]] = []
     live = _live_texts(night.written, shown, packs, day)
@@ -188,11 +189,11 @@ def version(day: date) -> str:
         f"{settings.copy_products_per_night}/{settings.copy_tokens_per_night}/{settings.copy_review_days}"
     )
     with llm.open_generator(day) as writer:
-        who, prices = fields.identity(writer), writer.spent.prices
+        who, prices = (writer.version, *fields.wanted(writer)), writer.spent.prices
     if settings.copy_cost_per_night is not None and not prices.are_none:
         budget += f"/{settings.copy_cost_per_night}/{prices.price_in}/{prices.price_out}"
     rules = policies.rules_digest(guard.shop_packs())
-    return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, who, budget)
+    return digest(RECIPE, PROMPT_VERSION, guard.POLICY_VERSION, rules, *who, budget)
 
 
 def _written(due: Sequence[Due], writer: llm.Generator, packs: guard.Packs) -> _Night:
@@ -337,7 +338,7 @@ def _taken_down(pages: Mapping[Key, Page], day: date) -> list[dict[str, Any]]:
     for row in _old_rows(pages.keys(), day):
         page = pages[key_of(row)]
         # Another prompt makes no word wrong.
-        what = " and ".join(w for w in _changed(row, page) if w != "prompt") or "facts"
+        what = " and ".join(w for w in causes.changed(row, page) if w != "prompt") or "facts"
         rows.append(_hidden(row, BLOCKED, TAKEN_DOWN, f"{what} changed: {page.breach}"))
     return rows
 
@@ -397,67 +398,13 @@ def _column(catalogue: pa.Table, name: str) -> list[Any]:
     return values
 
 
-def _told_before(day: date) -> dict[Key, dict[str, str]]:
-    """What the live copy says of each attribute, by text."""
-    told: dict[Key, dict[str, str]] = {}
-    versions: dict[Key, int] = {}
-    columns = ("attribute", "value", "verdict")
-    for row in products.previous("copy_claims", day, columns).to_pylist():
-        if versions.get(key_of(row)) != row["version"]:  # of two texts the one that waits is the later
-            versions[key_of(row)], told[key_of(row)] = row["version"], {}
-        if row["attribute"] and row["verdict"] == "supported":
-            told[key_of(row)][row["attribute"]] = row["value"]
-    return told
-
-
-def _changed(old: Mapping[str, Any], page: Page) -> list[str]:
-    """What is another today than when a row was written, apart from facts and writer."""
-    templates, _, voice = page.prompt_version.partition("+")
-    old_templates, _, old_voice = old["prompt_version"].partition("+")
-    is_other = {
-        "policy": old["policy_version"] != page.policy_version,
-        "voice": old_voice != voice,
-        "prompt": old_templates != templates,
-    }
-    return [what for what, changed in is_other.items() if changed]
-
-
-def _cause(page: Page, text: Text, told: Mapping[str, str]) -> str:
-    """Why the copy was written, with the names of what changed."""
-    old = page.before
-    if old is None:
-        return "new product"
-    if old["status"] == RETIRED:
-        return "for sale again"
-    causes = [f"{what} changed" for what in _changed(old, page)]
-    now = {
-        claim.attribute: claim.value
-        for claim in text.claims
-        if claim.attribute and claim.verdict == "supported"
-    }
-    changed = [a for a in sorted({*told, *now}) if told.get(a) != now.get(a) and a not in ("title", "name")]
-    names = [a if a in ("brand", "category") else f"attributes.{a}" for a in changed]
-    # A title that a writer may write is another one for another reason.
-    if old["title"] != (text.title or None) and "title" not in get_settings().copy_fields:
-        names.insert(0, "title")
-    # Another writer may be asked for other fields, so the prompt changes with it.
-    if old["model_name"] != text.model_name and causes in ([], ["prompt changed"]):
-        causes.append(f"model changed: {old['model_name']} to {text.model_name}")
-    elif old["model_version"] != text.model_version and not causes:
-        causes.append("model changed")
-    if not causes or "title" in names:
-        # After another prompt other facts may be told, so only a title is proof that facts changed too.
-        causes.insert(0, f"facts changed: {', '.join(names)}" if names else "facts changed")
-    return "; ".join(causes)
-
-
 def _rows(
     written: _Written, page: Page, text: Text, told: Mapping[str, str], live: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of a text and its claims; `live`: what readers see of a text of high risk."""
     sheet = written.due.sheet
     number = (page.before["version"] + 1) if page.before else 1
-    cause = _cause(page, text, told)
+    cause = causes.cause(page, text, told)
     telling = {
         "title": text.title or None,
         "description": text.description or None,

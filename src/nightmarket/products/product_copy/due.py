@@ -66,7 +66,7 @@ def due_texts(
     First live copy that says what its pack of today forbids, with what was taken down for it; then live copy that is only too
     long for it, then other stale copy, then new products by purchases, then by id.
     """
-    wanted_on, who = policies.channels(packs), fields.identity(writer)
+    wanted_on, who = policies.channels(packs), writer.version
     way = digest(RECIPE, *fields.wanted(writer))
     bought = _bought(day) if len(before) < catalogue.num_rows * len(wanted_on) else {}
     due: list[Due] = []
@@ -140,7 +140,7 @@ def is_for_sale(status: str | None) -> bool:
 
 
 def input_hash(sheet: Sheet, who: str, prompt_version: str, pack: guard.Pack) -> str:
-    """A digest of all that decides a product's copy; `who` writes (`fields.identity`).
+    """A digest of all that decides a product's copy; `who` is the writer's version.
 
     Facts that are never told (stock codes, price, description) do not enter.
     """

@@ -40,14 +40,6 @@ def wanted(writer: llm.Generator) -> tuple[str, ...]:
     return tuple(field for field in (DESCRIPTION, *BESIDE) if field in listed)
 
 
-def identity(writer: llm.Generator) -> str:
-    """Who writes what, for input hashes: a writer's version and what it is asked for beside a description."""
-    asked = wanted(writer)
-    if writer.free and DESCRIPTION not in asked:
-        return "+".join([writer.version, "chosen", *asked])
-    return "+".join([writer.version, *asked[1:]])
-
-
 def messages(field: str, sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
     """The turns in which a field of a sheet is asked for, in the shop's voice; a night and a training ask alike."""
     if field == DESCRIPTION:

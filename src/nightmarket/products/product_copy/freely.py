@@ -27,12 +27,12 @@ _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 # "AT&T" is one name, and "at" in it is not the word that may be spelt as it likes.
 _JOINED = re.compile(r"[^\W_]+(?:['’.&+-][^\W_]+)*")
 _WHOLE = re.compile(r"[.!?。！？][\"')\]”’]*$")
-_MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+|our\s+)?([A-Z][\w&'’.-]*(?:\s+(?:&\s+)?[A-Z][\w&'’.-]*)*)")
+_MAKER = re.compile(r"\b(?i:by|from)\s+(?:the\s+)?([A-Z][\w&'’.-]*(?:\s+(?:&\s+)?[A-Z][\w&'’.-]*)*)")
 
 _RANGE = re.compile(r"\s+range\b")
-# "From Alder: the kettle.", and what is ours.
-_SOURCE = re.compile(r"From\s+(?:the\s+)?([^:]+):")
-_OURS = re.compile(r"\b(?:by|from)\s+our\s+[^.,:;]+", re.IGNORECASE)
+# "From Alder: the kettle.", and what is ours. A category may have commas.
+_SOURCE = re.compile(r"From\s+([^:]+):")
+_OURS = re.compile(r"\b(by|from)\s+our\s+([^.:;]+)", re.IGNORECASE)
 
 
 def messages(sheet: Sheet, pack: guard.Pack) -> tuple[llm.Message, ...]:
@@ -80,7 +80,7 @@ def fault(text: str, sheet: Sheet) -> tuple[str, Verdict] | None:
         return f"not how the shop spells it: {word}", "unsupported"
     if twice := _stutter(text, sheet):
         return f"says twice what the shop says once: {twice}", "unsupported"
-    if maker := _another_maker(text, sheet):
+    if maker := _another_source(text, sheet) or _another_maker(text, sheet):
         return f"not who makes it: {maker}", "misbound"
     return None
 
@@ -141,21 +141,32 @@ def _neighbours(text: str) -> list[tuple[str, str]]:
     return list(itertools.pairwise(word.lower() for word in _WORD.findall(text)))
 
 
+def _another_source(text: str, sheet: Sheet) -> str | None:
+    """What a sentence says that the product is from, or by, that is neither its brand nor a range of the shop.
+
+    "From our Card Games range" is where it stands. "By our card games" makes a category its maker, and "From Tin Kettle: blue."
+    the product itself.
+    """
+    own = {w.lower() for said in (sheet.brand, sheet.category) for w in _WORD.findall(said or "")}
+    for match in _OURS.finditer(text):
+        named, is_range, _ = match[2].lower().partition(" range")
+        in_category = {*_WORD.findall(named)} <= own | house_words("en")
+        is_range_of_ours = match[1].lower() == "from" and is_range and in_category
+        if not is_range_of_ours and match[0].lower() not in sheet.title.lower():
+            return f"our {match[2]}"
+    if (sheet.name and text.startswith(sheet.name)) or _OURS.match(text):
+        return None
+    brand = (sheet.brand or "").lower().removeprefix("the ")
+    source = _SOURCE.match(text)
+    return source[1] if source and source[1].lower().removeprefix("the ") != brand else None
+
+
 def _another_maker(text: str, sheet: Sheet) -> str | None:
     """A name after "by" or "from" that is not the brand: words of a title may stand anywhere, but make no maker.
 
     The name goes on as long as words are capitalised: of "From Big Brother" the first word could be said of anything. A
-    category makes nothing either: "From our Card Games range" is where it stands, "by Card Games" and "by our card games"
-    are not. Nor does the product itself: what stands before the colon of "From …:" is the brand or a range.
+    category makes nothing either: "From our Card Games range" is where it stands, "by Card Games" is not.
     """
-    title = sheet.title.lower()
-    for match in _OURS.finditer(text):
-        is_range = match[0][:1] in "fF" and match[0].lower().endswith(" range")
-        if not is_range and match[0].lower() not in title:
-            return match[0].split(None, 1)[1]
-    source = None if text.startswith(sheet.name or text) else _SOURCE.match(text)
-    if source and source[1].lower() != (sheet.brand or "").lower() and not _OURS.match(text):
-        return source[1]
     brand = {word.lower() for word in _WORD.findall(sheet.brand or "")}
     words_of = {
         attribute: {w.lower() for w in _WORD.findall(value)} for attribute, value in sheet.evidence.items()
@@ -169,7 +180,7 @@ def _another_maker(text: str, sheet: Sheet) -> str | None:
         place = words_of.get("category", set()) if _RANGE.match(text, match.end()) else set()
         if words <= brand | values | house_words("en") | place:
             continue
-        if " ".join(match[0].lower().rstrip(".").split()) in title:
+        if " ".join(match[0].lower().rstrip(".").split()) in sheet.title.lower():
             continue
         return match[1].rstrip(".")
     return None

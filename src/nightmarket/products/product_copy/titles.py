@@ -113,7 +113,7 @@ def _shortened(name: str) -> str:
     """A name of at most 12 words and 80 characters that does not end in the middle of what it has or is for."""
     short = cut(name, min(MOST_NAME_CHARACTERS, len(" ".join(name.split(" ")[:12]))))
     words, left = short.split(" "), name[len(short) :].split()
-    if not left or _is_loose(left[0]) or short != without_loose_end(short):
+    if not left or _is_loose(left[0]):
         return short
     # "… Phone with Enhanced Noise", of "with Enhanced Noise Reduction", says something else.
     joined = [n for n, word in enumerate(words) if word.lower() in _JOINING and n >= _LEAST_WORDS]
@@ -157,8 +157,9 @@ def _bare(piece: str) -> str:
 def split_title(title: str, brand: str | None, told: Sequence[str] = ()) -> tuple[str, list[str]]:
     """The name that sentences use, and the pieces of a title that are worth telling beside it and what is `told`."""
     # An end mark inside a name would end the sentence that it stands in: "Scene It? Squabble" is one name.
-    pieces = [_bare(p) for p in _BETWEEN.split(re.sub(r"[!?！？]+", "", title))]
-    pieces = [q.strip(" .!") for p in pieces for q in guard.sentences(p)]
+    plain = re.sub(r"[!?！？]+", "", title)
+    pieces = [_bare(p) for p in _BETWEEN.split(plain)]
+    pieces = [q.strip(" .") for p in pieces for q in guard.sentences(p)]
     # In Chinese a blank stands before the size: "茶杯 200毫升".
     pieces = [q for p in pieces for q in (re.split(r"\s+(?=\d)", p) if _HAN.search(p) else [p]) if q]
     # "Laminating - 5 Mil Clear Pouches": a lone word before a longer piece is a heading, not the name.
@@ -176,7 +177,7 @@ def split_title(title: str, brand: str | None, told: Sequence[str] = ()) -> tupl
             and piece.lower() not in {d.lower() for d in details}
         ):
             details.append(piece)
-    name = name or title
+    name = name or plain
     short = _bare(_shortened(name)).strip(" '") or title
     known = {(brand or "").lower(), "single", *(value.lower() for value in told)}
     return short, [d for d in details if d.lower() not in known and d.lower() not in short.lower()]
